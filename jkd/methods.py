@@ -1,0 +1,65 @@
+"""The objective terms a config can name: one line each. Imports no jax, so a config is checked in a blink.
+
+The function's own argument names say what it gets (see `jkd.objective.INPUTS`); `options` are the keyword arguments a
+config may set, with their defaults. To add a method: write the function in `jkd/losses/`, add its line here, a test, a
+config.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """An objective term: where its function is, what may be set, and the paper it is from.
+
+    Attributes:
+      function: `module:name` of a pure function of arrays that returns a scalar.
+      options: keyword arguments with their defaults.
+      taps: whether it compares taps, and so takes `student_tap` and `teacher_tap` too.
+      regress: whether the student's tap is first mapped to the teacher's width by a learned linear map.
+      paper: what to cite.
+    """
+
+    function: str
+    options: dict[str, Any] = field(default_factory=dict)
+    taps: bool = False
+    regress: bool = False
+    paper: str = ""
+
+
+METHODS: dict[str, Method] = {
+    "cross_entropy": Method("jkd.losses.logits:cross_entropy", {"smoothing": 0.0}, paper="the labels, where known"),
+    "kd": Method("jkd.losses.logits:kd", {"temperature": 4.0}, paper="Hinton et al. 2015, arXiv 1503.02531"),
+    "label_smoothing": Method(
+        "jkd.losses.logits:smoothed_kd", {"smoothing": "auto"}, paper="KD to the teacher's target smoothed; Szegedy 2016"
+    ),
+    "joined_beliefs": Method("jkd.losses.logits:joined_beliefs", paper="jkd: KL to (1-m) teacher + m joined beliefs"),
+    "projection": Method(
+        "jkd.losses.contrastive:info_nce",
+        {"temperature": 0.1, "detach": True},
+        paper="van den Oord 2018, arXiv 1807.03748; Tian 2020, arXiv 1910.10699",
+    ),
+    "relation_matching": Method(
+        "jkd.losses.relations:relation_matching", {"temperature": 0.1}, paper="jkd: KL of in-batch relation rows"
+    ),
+    "fitnet": Method("jkd.losses.features:fitnet", taps=True, regress=True, paper="Romero 2015, arXiv 1412.6550"),
+    "rkd": Method(
+        "jkd.losses.relations:rkd",
+        {"distance_weight": 25.0, "angle_weight": 50.0},
+        taps=True,
+        paper="Park et al. 2019, arXiv 1904.05068",
+    ),
+    "sp": Method("jkd.losses.relations:sp", taps=True, paper="Tung & Mori 2019, arXiv 1907.09682"),
+}
+
+# Every term also takes these: the weight multiplies the loss, the schedule multiplies the weight over the run.
+COMMON: dict[str, Any] = {"weight": 1.0, "schedule": "constant", "warmup": 0.0}
+SCHEDULES = ("constant", "linear", "cosine")
+TAPS: dict[str, Any] = {"student_tap": "embedding", "teacher_tap": "embedding"}
+
+
+def options(name: str) -> dict[str, Any]:
+    """All keys that a config may set for a term, with their defaults."""
+    method = METHODS[name]
+    return COMMON | method.options | (TAPS if method.taps else {})
