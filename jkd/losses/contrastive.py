@@ -1,0 +1,25 @@
+"""Losses that tell a sample's own pair from the pairs of the other samples."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def info_nce(
+    student_projection: Float[Array, "b p"], teacher_projection: Float[Array, "b p"], *, temperature: float
+) -> Float[Array, ""]:
+    """InfoNCE: which teacher projection belongs to this student projection, among those of the whole batch?
+
+    -mean_i log softmax_j(s_i . t_j / temperature) at j = i; the rest of the global batch are the negatives.
+
+    Args:
+      student_projection: unit-norm rows.
+      teacher_projection: unit-norm rows, in the same order.
+      temperature: of the softmax over the batch; smaller looks harder at the nearest negatives.
+
+    References: van den Oord et al. 2018, arXiv 1807.03748; Tian et al. 2020, arXiv 1910.10699.
+    """
+    student = student_projection.astype(jnp.float32)
+    teacher = jax.lax.stop_gradient(teacher_projection.astype(jnp.float32))
+    scores = jnp.matmul(student, teacher.T, precision="highest") / temperature
+    return -jnp.mean(jnp.diagonal(jax.nn.log_softmax(scores)))
