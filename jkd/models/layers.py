@@ -1,0 +1,113 @@
+"""Layers that Linen lacks or that XLA runs badly as it stands."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+FEW_CHANNELS = 4  # up to here XLA's CPU convolution is slower than gathering patches and multiplying
+
+# Normal with variance 2 / (9 * channels out), as both published VGG code bases draw their convolutions.
+conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Conv3x3(nn.Module):
+    """3x3 convolution with bias, stride 1, one pixel of zero padding: `[B, H, W, I] -> [B, H, W, O]`.
+
+    Parameters `kernel` float32 `[3, 3, I, O]` and `bias` float32 `[O]`; He-normal (fan out) and zero at the
+    start. With few input channels it is computed as a matrix product over patches, which is the same sum in
+    another order.
+    """
+
+    features: int
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
+        inputs = x.shape[-1]
+        kernel = self.param("kernel", conv_init, (3, 3, inputs, self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        x, kernel, bias = x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
+        if inputs <= FEW_CHANNELS:
+            y = _patches(x) @ kernel.reshape(9 * inputs, self.features)
+        else:
+            y = lax.conv_general_dilated(
+                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        return y + bias.reshape(1, 1, 1, -1)
+
+
+def _patches(x: Float[Array, "b h w i"]) -> Float[Array, "b h w p"]:
+    """The 3x3 surroundings of every pixel, zeros outside; last axis in the order of a kernel `[3, 3, I]`."""
+    height, width = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Largest of each 2x2 window, stride 2; an odd last row or column is dropped, as torch does.
+
+    A reshape and a maximum rather than `reduce_window`: the gradient of that is select-and-scatter, which is
+    slow on CPU and adds in no fixed order on GPU. Gradient rule: equal largest values share it evenly (torch
+    gives all of it to the first). After a ReLU nearly all ties are zeros, through which the ReLU passes no
+    gradient anyway.
+    """
+    b, height, width, c = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return x.reshape(b, height // 2, 2, width // 2, 2, c).max(axis=(2, 4))
+
+
+def adaptive_average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b s s c"]:
+    """Average pooling to `size` x `size` cells; cell i has rows floor(i H / size) to ceil((i + 1) H / size).
+
+    As torch's `AdaptiveAvgPool2d`: a map smaller than `size` is repeated.
+    """
+    if x.shape[1:3] == (size, size):
+        return x
+    rows, columns = (jnp.asarray(_cells(length, size), x.dtype) for length in x.shape[1:3])
+    return jnp.einsum("ih,bhwc,jw->bijc", rows, x, columns, precision=lax.Precision.HIGHEST)
+
+
+def _cells(length: int, size: int) -> np.ndarray:
+    weights = np.zeros((size, length))
+    for cell in range(size):
+        first, last = cell * length // size, -(-(cell + 1) * length // size)
+        weights[cell, first:last] = 1 / (last - first)
+    return weights
+
+
+def dropout(
+    x: Float[Array, "b *rest"], rate: float, keys: Key[Array, " b"] | None, layer: int
+) -> Float[Array, "b *rest"]:
+    """Zeroes a share `rate` of each sample's units and scales the rest by 1 / (1 - rate).
+
+    Args:
+      x: activations, one sample per row.
+      rate: share dropped, in [0, 1); 0 returns `x`.
+      keys: one key per sample, so that a sample's mask does not depend on the batch it stands in.
+      layer: folded into the keys, so that two layers of one network draw different masks.
+    """
+    if rate == 0:
+        return x
+    if keys is None:
+        raise ValueError(f"dropout {rate} in training needs one key per sample: pass keys=sample_keys(...)")
+    keep = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, x.shape[1:]))(
+        keys
+    )
+    return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
+
+
+def batch_norm(x: Float[Array, "b *rest"], name: str, train: bool) -> Float[Array, "b *rest"]:
+    """Batch normalisation over all but the last axis, in float32; returns the type of `x`.
+
+    To be called inside a module's compact method, which then owns `name`. Torch's constants: running share
+    0.9, epsilon 1e-5. Running variances take the biased batch variance (torch: the unbiased one). Under `jit`
+    the mean is over the global batch, however it is sharded.
+    """
+    norm = nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, name=name
+    )
+    return norm(x.astype(jnp.float32)).astype(x.dtype)
