@@ -1,0 +1,143 @@
+"""join: what a node's neighbours say, gathered over the edges, either of beliefs or of features.
+
+Pure functions of arrays. `join_beliefs` runs once, when students are built; `join_features` runs inside the step, on the
+teacher's side alone: the student's joins nothing, so a lone test input has the same projection as in a batch.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+LEAST = 1e-12  # beliefs below this count as this when a logarithm or a power is taken
+
+
+def row_softmax(
+    weights: Float[Array, "*v N K"], ids: Int[Array, "*v N K"], temperature: Float[Array, ""] | float
+) -> Float[Array, "*v N K"]:
+    """Softmax of similarity / temperature over the neighbours present; all zero in a row that has none."""
+    return _softmax(weights / jnp.asarray(temperature, weights.dtype), ids >= 0)
+
+
+def _softmax(logits: Float[Array, "*n K"], present: Bool[Array, "*n K"]) -> Float[Array, "*n K"]:
+    """Softmax over the entries present, zeros in a row that has none, finite gradients either way."""
+    logits = jnp.where(present, logits, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    raised = jnp.exp(logits - jnp.where(jnp.isfinite(top), top, jnp.zeros_like(top)))
+    total = jnp.sum(raised, axis=-1, keepdims=True)
+    return raised / jnp.where(total > 0, total, jnp.ones_like(total))
+
+
+def q0(
+    beliefs: Float[Array, "N C"], labels: Int[Array, " N"], inject: bool | Bool[Array, ""] = True
+) -> Float[Array, "N C"]:
+    """Where the join starts: the label where one is known (and `inject`), the teacher's belief elsewhere."""
+    known = (labels >= 0) & jnp.asarray(inject)
+    hard = jax.nn.one_hot(labels, beliefs.shape[-1], dtype=beliefs.dtype)
+    return jnp.where(known[:, None], hard, beliefs)
+
+
+@partial(jax.jit, static_argnames="rounds")
+def join_beliefs(
+    q0: Float[Array, "N C"],
+    ids: Int[Array, "V N K"],
+    weights: Float[Array, "V N K"],
+    temperature: Float[Array, ""] | float,
+    strength: Float[Array, ""] | float,
+    rounds: int,
+) -> Float[Array, "N C"]:
+    """Diffuses beliefs along the edges: `rounds` times q <- (1 - a) q0 + a W q, with a = `strength`.
+
+    W is the row softmax of similarity / temperature; with several views the mean of theirs, over the views in which a
+    node has neighbours. A node without any keeps q0. Rows that sum to 1 keep summing to 1.
+
+    Args:
+      q0: beliefs at the start, rows sum to 1.
+      ids: neighbour tables of one or more views, -1 where there is none.
+      weights: similarities.
+      temperature: of the row softmax.
+      strength: a, from 0 (nothing moves) to 1; traced, so trying another one compiles nothing.
+      rounds: static.
+
+    Reference: Zhou et al., Learning with Local and Global Consistency, NIPS 2003 (there the graph is symmetric).
+    """
+    views, nodes, k = ids.shape
+    attention = row_softmax(weights, ids, temperature).astype(q0.dtype)
+    linked = jnp.any(ids >= 0, axis=-1)  # [V, N]
+    count = jnp.sum(linked, axis=0).astype(q0.dtype)
+    attention = attention / jnp.maximum(count, jnp.ones_like(count))[None, :, None]
+    flat_ids = jnp.moveaxis(jnp.maximum(ids, 0), 0, 1).reshape(nodes, views * k)
+    flat = jnp.moveaxis(attention, 0, 1).reshape(nodes, views * k)
+    a = jnp.asarray(strength, q0.dtype) * (count > 0).astype(q0.dtype)[:, None]
+
+    def diffuse(_: int, q: Array) -> Array:
+        # One neighbour at a time: [N, C] in memory, never [N, V K, C].
+        gathered = sum(flat[:, j, None] * q[flat_ids[:, j]] for j in range(views * k))
+        return (1 - a) * q0 + a * gathered
+
+    return jax.lax.fori_loop(0, rounds, diffuse, q0)
+
+
+def sharpen(q: Float[Array, "*b C"], power: Float[Array, ""] | float) -> Float[Array, "*b C"]:
+    """q ** power, renormalised: above 1 it makes beliefs more decided. At 1 nothing changes."""
+    power = jnp.asarray(power, q.dtype)
+    raised = jax.nn.softmax(jnp.log(jnp.maximum(q, jnp.asarray(LEAST, q.dtype))) * power, axis=-1)
+    return jnp.where(power == 1, q, raised)
+
+
+def head_width(features: int, heads: int) -> int:
+    """Width of one attention head: the features shared out over the heads."""
+    return max(1, features // heads)
+
+
+def joined_width(features: int, heads: int) -> int:
+    """Width of what `join_features` returns: the anchor's own feature and what each head gathered."""
+    return features + heads * head_width(features, heads)
+
+
+def init(key: Key[Array, ""], features: int, heads: int, views: int = 1) -> dict[str, Array]:
+    """Parameters of `join_features`, float32: three maps of the features, and each head's trust in weight and view."""
+    shape = (features, heads * head_width(features, heads))
+    maps = {
+        name: features**-0.5 * jax.random.normal(jax.random.fold_in(key, index), shape)
+        for index, name in enumerate(("query", "key", "value"))
+    }
+    return maps | {"weight": jnp.ones(heads), "view": jnp.zeros((views, heads))}
+
+
+def join_features(
+    params: Mapping[str, Array],
+    anchors: Float[Array, "B D"],
+    neighbours: Float[Array, "B K D"],
+    weights: Float[Array, "B K"],
+    mask: Bool[Array, "B K"],
+    *,
+    heads: int,
+) -> Float[Array, "B R"]:
+    """[t_i ; r_i] with r_i = for each head, the sum over neighbours j of a(i, j) V t_j; R = `joined_width`.
+
+    a is a softmax over the neighbours present of the scaled product of query and key, plus the edge's weight and its
+    view, each times what the head has learned to give on it. An anchor without neighbours gets r = 0.
+
+    Args:
+      params: from `init`.
+      anchors: the anchors' own teacher features.
+      neighbours: their neighbours' features; with several views, the first view's neighbours, then the next one's.
+      weights: edge weights, 0 to 1.
+      mask: which neighbours exist.
+      heads: as given to `init`.
+
+    Reference: Velickovic et al., Graph Attention Networks, ICLR 2018 (here with dot products, and edges with a type).
+    """
+    batch, k = mask.shape
+    query = (anchors @ params["query"]).reshape(batch, heads, -1)
+    keys = (neighbours @ params["key"]).reshape(batch, k, heads, -1)
+    values = (neighbours @ params["value"]).reshape(batch, k, heads, -1)
+    logits = jnp.einsum("bhe,bkhe->bhk", query, keys) * query.shape[-1] ** -0.5
+    by_view = jnp.repeat(params["view"], k // len(params["view"]), axis=0)  # [K, heads]
+    logits = logits + params["weight"][None, :, None] * weights[:, None, :] + by_view.T[None]
+    attention = _softmax(logits, jnp.broadcast_to(mask[:, None, :], logits.shape))
+    gathered = jnp.einsum("bhk,bkhe->bhe", attention, values).reshape(batch, -1)
+    return jnp.concatenate([anchors, gathered], axis=-1)
