@@ -8,7 +8,7 @@ from jkd.graph.nearest import Edges
 
 
 def random_edges(edges: Edges, seed: int, replicate: int, view: int = 0, pool: int = 0) -> Edges:
-    """As many edges with the same weights, to nodes drawn uniformly, never oneself; a neighbour may come up twice.
+    """As many edges with the same weights, to nodes drawn uniformly, never oneself, with replacement.
 
     Args:
       edges: `[..., N, K]`; tables of several folds get the same draw, so that only their weights differ.

@@ -1,9 +1,9 @@
 """`similar_to` edges: every sample's k nearest neighbours by cosine, never as an [N, N] matrix.
 
-Two passes. A jitted one multiplies a block of rows with a block of columns and keeps a running top (k + MARGIN) of
-candidates; a second one scores those few again on the host, in float64 and in one fixed order of summation. So a
-weight is the same whatever the block size, the device or its matrix units were, the similarity of (i, j) has the bits
-of (j, i), and equal samples tie exactly. Memory is O(N (D + K) + block^2).
+Two passes. A jitted one multiplies a block of rows with a block of columns and keeps a running top (k + MARGIN)
+of candidates; a second one scores those few again on the host, in float64 and in one fixed order of summation. So
+a weight is the same whatever the block size, the device or its matrix units were, the similarity of (i, j) has
+the bits of (j, i), and equal samples tie exactly. Memory is O(N (D + K) + block^2).
 """
 
 from collections.abc import Iterator
@@ -39,11 +39,11 @@ class Edges(NamedTuple):
 def neighbours(features: Float[np.ndarray, "N D"], k: int, block: int = 2048) -> Edges:
     """Each sample's k nearest others by cosine similarity: ids and weights `[N, k]`.
 
-    Sorted by (weight descending, id ascending), self excluded, -1 where there are fewer than k others. A sample whose
-    features are all zero has no direction: it gets no edges and is nobody's neighbour.
+    Sorted by (weight descending, id ascending), self excluded, -1 where there are fewer than k others. A sample
+    whose features are all zero has no direction: it gets no edges and is nobody's neighbour.
 
     Two calls give the same bytes. Weights do not depend on `block`; ids do not either, unless more than `MARGIN`
-    samples lie within 2**-20 of the k-th similarity.
+    other samples lie within 2**-20 of the k-th similarity.
 
     Raises:
       UserError: naming the first sample whose features are not finite.
@@ -54,7 +54,7 @@ def neighbours(features: Float[np.ndarray, "N D"], k: int, block: int = 2048) ->
 def neighbours_of(
     queries: Float[np.ndarray, "Q D"], features: Float[np.ndarray, "N D"], k: int, block: int = 2048
 ) -> Edges:
-    """The k nearest `features` of every query from outside (hold-out and test inputs): ids and weights `[Q, k]`.
+    """The k nearest `features` of every query from outside (hold-out, test inputs): ids and weights `[Q, k]`.
 
     Same rules as `neighbours`, but nothing is excluded.
     """
@@ -105,7 +105,7 @@ def _unit(features: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
 def _candidates(
     rows: np.ndarray, columns: np.ndarray, valid: np.ndarray, keep: int, block: int, own: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (first row, int32 `[rows, keep]` candidate ids) a block at a time, row blocks shared out over devices."""
+    """Yields (first row, candidate ids int32 `[rows, keep]`) by blocks, row blocks shared out over devices."""
     starts = range(0, len(rows), block)
     devices = jax.local_devices()[: len(starts)]
     for first in range(0, len(starts), len(devices)):
@@ -141,7 +141,7 @@ def _merge(
     ids = offsets[1] + jax.lax.iota(jnp.int32, len(columns))
     own = (offsets[0] + jax.lax.iota(jnp.int32, len(rows)))[:, None] == ids[None, :]
     scores = jnp.where(own | ~valid[None, :], -jnp.inf, scores)
-    # top_k lists the lower index first among equals, and what is held came from lower ids: ties go to the lower id.
+    # top_k lists the lower index first among equals, and what is held came from lower ids: the lower id wins.
     fresh, at = jax.lax.top_k(scores, keep)
     pooled = jnp.concatenate([best[0], fresh], axis=1)
     pooled_ids = jnp.concatenate([best[1], jnp.where(jnp.isfinite(fresh), ids[at], -1)], axis=1)
@@ -152,7 +152,7 @@ def _merge(
 def _rescore(
     queries: np.ndarray, query_norms: np.ndarray, features: np.ndarray, norms: np.ndarray, ids: np.ndarray
 ) -> np.ndarray:
-    """Cosine of each query with its candidates, float64 inside, float32 `[Q, keep]`; -inf where there is none."""
+    """Cosine of each query with its candidates, summed in float64, float32 `[Q, keep]`; -inf where there is none."""
     scores = np.full(ids.shape, -np.inf, np.float32)
     step = max(1, CHUNK // (ids.shape[1] * features.shape[1]))
     for start in range(0, len(queries), step):

@@ -1,4 +1,4 @@
-"""project: both sides mapped into one small space of unit length, where student and graph nodes can be compared."""
+"""project: both sides mapped into one small space of unit length, where a student meets the graph's nodes."""
 
 from collections.abc import Mapping
 
@@ -9,24 +9,18 @@ from jaxtyping import Array, Float, Key
 TINY = 1e-12  # added to a squared length: the gradient at a zero vector stays finite
 
 
-def init_linear(key: Key[Array, ""], features: int, width: int) -> dict[str, Array]:
+def init_projection(key: Key[Array, ""], features: int, width: int) -> dict[str, Array]:
     """A linear map `features -> width` with bias, float32, weights of variance 1 / features."""
     return {"kernel": features**-0.5 * jax.random.normal(key, (features, width)), "bias": jnp.zeros(width)}
 
 
-def linear(params: Mapping[str, Array], feature: Float[Array, "*b D"]) -> Float[Array, "*b d"]:
-    """feature W + b."""
-    return feature @ params["kernel"] + jnp.broadcast_to(
-        params["bias"], (*feature.shape[:-1], len(params["bias"]))
-    )
+def project(params: Mapping[str, Array], *parts: Float[Array, "B _"]) -> Float[Array, "B d"]:
+    """normalise(P [part; part; ...]): the parts side by side through one linear map, rows of length 1.
 
-
-def project(params: Mapping[str, Array], feature: Float[Array, "B D"]) -> Float[Array, "B d"]:
-    """normalise(P feature), each row of length 1.
-
-    The teacher's feature has joined what its neighbours said (`relation.join_features`), the student's nothing.
+    The teacher's side joins what its neighbours said, `project(params, t, r)`; the student's side joins
+    nothing, `project(params, s)`.
     """
-    return normalise(linear(params, feature))
+    return normalise(jnp.concatenate(parts, axis=-1) @ params["kernel"] + params["bias"][None, :])
 
 
 def normalise(x: Float[Array, "B d"]) -> Float[Array, "B d"]:

@@ -1,7 +1,7 @@
 """join: what a node's neighbours say, gathered over the edges, either of beliefs or of features.
 
-Pure functions of arrays. `join_beliefs` runs once, when students are built; `join_features` runs inside the step, on the
-teacher's side alone: the student's joins nothing, so a lone test input has the same projection as in a batch.
+Pure functions of arrays. `join_beliefs` runs once, when students are built; `feature_join` runs inside the step,
+on the teacher's side alone: the student's joins nothing, so a lone input has the same projection as in a batch.
 """
 
 from collections.abc import Mapping
@@ -50,8 +50,8 @@ def join_beliefs(
 ) -> Float[Array, "N C"]:
     """Diffuses beliefs along the edges: `rounds` times q <- (1 - a) q0 + a W q, with a = `strength`.
 
-    W is the row softmax of similarity / temperature; with several views the mean of theirs, over the views in which a
-    node has neighbours. A node without any keeps q0. Rows that sum to 1 keep summing to 1.
+    W is the row softmax of similarity / temperature; with several views the mean of theirs, over the views in
+    which a node has neighbours. A node without any keeps q0. Rows that sum to 1 keep summing to 1.
 
     Args:
       q0: beliefs at the start, rows sum to 1.
@@ -61,7 +61,7 @@ def join_beliefs(
       strength: a, from 0 (nothing moves) to 1; traced, so trying another one compiles nothing.
       rounds: static.
 
-    Reference: Zhou et al., Learning with Local and Global Consistency, NIPS 2003 (there the graph is symmetric).
+    Reference: Zhou et al., Learning with Local and Global Consistency, NIPS 2003 (on a symmetric graph).
     """
     views, nodes, k = ids.shape
     attention = row_softmax(weights, ids, temperature).astype(q0.dtype)
@@ -87,57 +87,46 @@ def sharpen(q: Float[Array, "*b C"], power: Float[Array, ""] | float) -> Float[A
     return jnp.where(power == 1, q, raised)
 
 
-def head_width(features: int, heads: int) -> int:
-    """Width of one attention head: the features shared out over the heads."""
-    return max(1, features // heads)
-
-
-def joined_width(features: int, heads: int) -> int:
-    """Width of what `join_features` returns: the anchor's own feature and what each head gathered."""
-    return features + heads * head_width(features, heads)
-
-
-def init(key: Key[Array, ""], features: int, heads: int, views: int = 1) -> dict[str, Array]:
-    """Parameters of `join_features`, float32: three maps of the features, and each head's trust in weight and view."""
-    shape = (features, heads * head_width(features, heads))
+def init_feature_join(key: Key[Array, ""], features: int, views: int, heads: int) -> dict[str, Array]:
+    """Parameters of `feature_join`, float32: three maps `[D, heads, E]`, E = D / heads, and trust in edges."""
+    shape = (features, heads, max(1, features // heads))
     maps = {
         name: features**-0.5 * jax.random.normal(jax.random.fold_in(key, index), shape)
         for index, name in enumerate(("query", "key", "value"))
     }
+    # A head first adds the edge's weight to its logit as it is, and trusts every view alike.
     return maps | {"weight": jnp.ones(heads), "view": jnp.zeros((views, heads))}
 
 
-def join_features(
+def feature_join(
     params: Mapping[str, Array],
     anchors: Float[Array, "B D"],
-    neighbours: Float[Array, "B K D"],
-    weights: Float[Array, "B K"],
-    mask: Bool[Array, "B K"],
-    *,
-    heads: int,
+    neighbours: Float[Array, "B V K D"],
+    weights: Float[Array, "B V K"],
+    mask: Bool[Array, "B V K"],
 ) -> Float[Array, "B R"]:
-    """[t_i ; r_i] with r_i = for each head, the sum over neighbours j of a(i, j) V t_j; R = `joined_width`.
+    """r_i = for each head, the sum over neighbours j of a(i, j) V t_j; heads side by side, R = heads x E.
 
-    a is a softmax over the neighbours present of the scaled product of query and key, plus the edge's weight and its
-    view, each times what the head has learned to give on it. An anchor without neighbours gets r = 0.
+    a is a softmax over the neighbours present, of all views together, of the scaled product of query and key
+    plus the edge's weight and its view, each times what the head has learned to give on it. An anchor without
+    neighbours gets zeros.
 
     Args:
-      params: from `init`.
+      params: from `init_feature_join`.
       anchors: the anchors' own teacher features.
-      neighbours: their neighbours' features; with several views, the first view's neighbours, then the next one's.
-      weights: edge weights, 0 to 1.
+      neighbours: the features of their neighbours in each view.
+      weights: the edges' weights.
       mask: which neighbours exist.
-      heads: as given to `init`.
 
-    Reference: Velickovic et al., Graph Attention Networks, ICLR 2018 (here with dot products, and edges with a type).
+    Reference: Velickovic et al., Graph Attention Networks, ICLR 2018 (here with dot products and typed edges).
     """
-    batch, k = mask.shape
-    query = (anchors @ params["query"]).reshape(batch, heads, -1)
-    keys = (neighbours @ params["key"]).reshape(batch, k, heads, -1)
-    values = (neighbours @ params["value"]).reshape(batch, k, heads, -1)
-    logits = jnp.einsum("bhe,bkhe->bhk", query, keys) * query.shape[-1] ** -0.5
-    by_view = jnp.repeat(params["view"], k // len(params["view"]), axis=0)  # [K, heads]
-    logits = logits + params["weight"][None, :, None] * weights[:, None, :] + by_view.T[None]
-    attention = _softmax(logits, jnp.broadcast_to(mask[:, None, :], logits.shape))
-    gathered = jnp.einsum("bhk,bkhe->bhe", attention, values).reshape(batch, -1)
-    return jnp.concatenate([anchors, gathered], axis=-1)
+    query = jnp.einsum("bd,dhe->bhe", anchors, params["query"])
+    keys = jnp.einsum("bvkd,dhe->bvkhe", neighbours, params["key"])
+    values = jnp.einsum("bvkd,dhe->bvkhe", neighbours, params["value"])
+    logits = jnp.einsum("bhe,bvkhe->bhvk", query, keys) * query.shape[-1] ** -0.5
+    trust = params["weight"][None, :, None, None] * weights[:, None] + params["view"].T[None, :, :, None]
+    logits = logits + trust
+    batch, heads = logits.shape[:2]
+    shown = jnp.broadcast_to(mask[:, None], logits.shape).reshape(batch, heads, -1)
+    attention = _softmax(logits.reshape(batch, heads, -1), shown).reshape(logits.shape)
+    return jnp.einsum("bhvk,bvkhe->bhe", attention, values).reshape(batch, -1)

@@ -25,7 +25,7 @@ def sampling(
     """Positions of the nodes kept, sorted, int32 `[min(budget, N)]`; all of them where `budget` is 0.
 
     Args:
-      by: `uniform`; `class_balanced`, as even over classes as they go; `facility_location`, greedy on the edges.
+      by: `uniform`; `class_balanced`, as even over classes as they go; `facility_location`, greedy on edges.
       budget: how many to keep.
       classes_of: the class believed of each node (label where known, else the teacher's argmax).
       edges: `[V, N, K]`, for facility_location.
@@ -60,9 +60,9 @@ def _in_turn(classes_of: np.ndarray, order: np.ndarray) -> np.ndarray:
 def facility_location(edges: Edges, budget: int) -> Int32[np.ndarray, " M"]:
     """Greedily picks nodes that together cover the graph best, int32 `[budget]` in order of picking.
 
-    Maximises the sum over all nodes of their similarity to the nearest pick, where similarity is the larger of both
-    directions of an edge, 1 to oneself, 0 without an edge; with several views, the mean of theirs. Lazy: a node's gain
-    only falls, so it is recomputed only when it is on top. Ties go to the lower id.
+    Maximises the sum over all nodes of their similarity to the nearest pick, where similarity is the larger of
+    both directions of an edge, 1 to oneself, 0 without an edge; with several views, the mean of theirs. Lazy: a
+    node's gain only falls, so it is recomputed only when it is on top. Ties go to the lower id.
 
     Reference: Minoux 1978; at least 1 - 1/e of the optimum (Nemhauser et al. 1978).
     """
@@ -96,7 +96,7 @@ def coverage(edges: Edges, picks: Int[np.ndarray, " M"]) -> float:
 
 
 def _symmetric(edges: Edges) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows as (start `[N + 1]`, ids, float64 weights): both directions and oneself, ids rising within a row."""
+    """Rows as (start `[N + 1]`, ids, float64 weights): both directions and oneself, ids rising in a row."""
     ids, weights = _with_views(edges)
     views, nodes, k = ids.shape
     own = np.arange(nodes)
