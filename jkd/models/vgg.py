@@ -18,8 +18,7 @@ STAGES = {
 
 
 def channels_of(width: int) -> tuple[int, ...]:
-    """Channels of the five stages when the first has `width`; 64 gives the published 64, 128, 256, 512,
-    512."""
+    """Channels of the five stages when the first has `width`; published: 64, 128, 256, 512, 512."""
     return (width, 2 * width, 4 * width, 8 * width, 8 * width)
 
 
@@ -29,8 +28,8 @@ class CifarVgg(nn.Module):
     2x2 max pooling follows stages 0, 1 and 2, and stage 3 too where the image is 64 pixels high. Convolutions
     start He-normal (fan out), the dense layer LeCun-normal, biases at zero. Images have sides of at least 8
     pixels.
-    Taps: `stage0` ... `stage4` `[B, h, w, c]` after the ReLU, before the pooling; `embedding` float32 `[B,
-      c]`, the global average.
+    Taps: `stage0` ... `stage4` `[B, h, w, c]` after the ReLU, before the pooling; `embedding` float32
+    `[B, c]`, the global average.
     """
 
     classes: int
@@ -109,5 +108,5 @@ def _check_size(images: Float[Array, "b h w c"], least: int) -> None:
     if min(height, width) < least:
         raise UserError(
             f"model: this vgg makes images {least} times smaller, so they need {least} pixels a side, but "
-            f"these are {height}x{width}. Set data.image_size to {least} or more, or use layout 'cifar' or an mlp."
+            f"these are {height}x{width}. Set data.image_size to {least} or more, or use an mlp."
         )
