@@ -1,0 +1,117 @@
+"""From `config.data` to a training and a test source."""
+
+from dataclasses import dataclass
+
+from ml_collections import ConfigDict
+
+from jkd import digest
+from jkd.data.sources import Source, some
+from jkd.errors import UserError, did_you_mean
+
+KINDS = ("digits", "images", "npz", "tfds:NAME")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A training and a test source with the same classes and image shape; the test source only evaluates."""
+
+    name: str
+    train: Source
+    test: Source
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+        return self.train.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.train.shape
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of both sources' fingerprints and the class names."""
+        return digest.of_json([list(self.classes), self.train.fingerprint, self.test.fingerprint])
+
+
+def open_dataset(data: ConfigDict) -> DataSet:
+    """Opens what `config.data` names.
+
+    Args:
+      data: the `data` group of a resolved config.
+
+    Raises:
+      UserError: an unknown kind, a path or layout that is not as expected, broken images (see
+        `jkd.data.images`), or a training and a test split that do not fit each other.
+    """
+    if data.source == "digits":
+        from jkd.data import digits
+
+        return _fitting("digits", *digits.load(data.limit, data.test_limit, data.image_size), data)
+    if data.train == data.test:
+        raise UserError(
+            f"data.train and data.test are both '{data.train}'. The test split must be another one."
+        )
+    if data.source == "npz":
+        from jkd.data import npz
+
+        options = dict(max_pixels=data.max_pixels, image_size=data.image_size)
+        limits = (data.limit, data.test_limit)
+        return _fitting("npz", *npz.load(data.path, (data.train, data.test), limits=limits, **options), data)
+    if data.source == "images" or data.source.startswith("tfds:"):
+        return _fitting(data.source, *_images(data), data)
+    raise UserError(
+        f"data.source: expected {', '.join(KINDS)}, got '{data.source}'.{did_you_mean(data.source, KINDS)}"
+    )
+
+
+def _images(data: ConfigDict) -> tuple[Source, Source]:
+    from jkd.data import folder, images, tfds
+    from jkd.data.decode import Rules
+
+    rules = Rules(data.max_pixels, data.image_size)
+    splits = (data.train, data.test)
+    if data.source == "images":
+        found = folder.listings(data.path, splits, rules.max_bytes)
+    else:
+        found = tfds.listings(data.source.removeprefix("tfds:"), data.path, splits)
+    # Labels count within one split's own folders: refuse a mismatch before anything is decoded.
+    _same_classes(*(each.classes for each in found))
+    limits = (data.limit, data.test_limit)
+    train, test = (
+        images.load(each, rules, broken=data.broken, limit=limit)
+        for each, limit in zip(found, limits, strict=True)
+    )
+    if train.shape[2] != test.shape[2]:  # one split is all grey, the other is not
+        train, test = train.as_rgb(), test.as_rgb()
+    return train, test
+
+
+def _same_classes(train: tuple[str, ...], test: tuple[str, ...]) -> None:
+    if train != test:
+        only_train, only_test = (
+            some(sorted(set(a) - set(b))) or "none" for a, b in ((train, test), (test, train))
+        )
+        raise UserError(
+            f"the splits have different classes: only in train: {only_train}; only in test: {only_test}. "
+            "Give both the same class folders."
+        )
+
+
+def _fitting(name: str, train: Source, test: Source, data: ConfigDict) -> DataSet:
+    if train.shape != test.shape:
+        raise UserError(
+            f"training images are {list(train.shape)} (height, width, channels), test images {list(test.shape)}. "
+            "Set data.image_size to resize both."
+        )
+    if (test.labels < 0).any():
+        raise UserError(
+            f"{test.name}: {int((test.labels < 0).sum())} test samples have no label. All need one."
+        )
+    for key in ("mean", "std"):
+        if len(data[key]) not in (1, train.shape[2]):
+            raise UserError(
+                f"data.{key}: expected 1 or {train.shape[2]} numbers, one per channel, got {len(data[key])}."
+            )
+    return DataSet(name, train, test)

@@ -1,0 +1,139 @@
+"""Batches as a pure function of the step: order from (seed, replicate, epoch), position = step.
+
+Nothing is saved to resume: `batches(..., start_step=n)` is the same stream from step n on, whatever the
+number of workers. Students of one seed see the same order, which keeps them paired.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import grain
+import numpy as np
+from jaxtyping import Int32, Integer
+
+from jkd.data.sources import Source
+from jkd.random import permutation
+
+Batch = dict[str, np.ndarray]
+
+
+def order(seed: int, replicate: int, size: int, batch: int, step: int) -> Int32[np.ndarray, " batch"]:
+    """Positions in `range(size)` of one step's batch.
+
+    The stream runs through one permutation per epoch, without gaps: position p = step * batch + j of it is
+    `permutation(p // size)[p % size]`, so a batch may span two epochs, and `batch` may exceed `size`.
+    """
+    return _positions(seed, replicate, size, step * batch, batch)
+
+
+def _positions(seed: int, replicate: int, size: int, first: int, count: int) -> np.ndarray:
+    parts, end = [], first + count
+    for epoch in range(first // size, -(-end // size)):
+        start = epoch * size
+        parts.append(_epoch(seed, replicate, size, epoch)[max(first - start, 0) : end - start])
+    return np.concatenate(parts)
+
+
+@lru_cache(maxsize=8)
+def _epoch(seed: int, replicate: int, size: int, epoch: int) -> np.ndarray:
+    made = permutation("order", seed, replicate, epoch, size=size).astype(np.int32)
+    made.flags.writeable = False
+    return made
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """A grain data source: element i is the chunk of `per_call` steps from `start_step + i * per_call` on."""
+
+    source: Source
+    subset: np.ndarray
+    labels: np.ndarray
+    nodes: np.ndarray
+    batch: int
+    steps: int
+    start_step: int
+    per_call: int
+    seed: int
+    replicate: int
+
+    def __len__(self) -> int:
+        return -(-(self.steps - self.start_step) // self.per_call)
+
+    def __getitem__(self, index: int) -> Batch:
+        first = self.start_step + index * self.per_call
+        count = min(self.per_call, self.steps - first)
+        shape = (count, self.batch)
+        at = _positions(self.seed, self.replicate, len(self.subset), first * self.batch, count * self.batch)
+        chunk = {
+            "image": self.source.images(self.subset[at]).reshape(*shape, *self.source.shape),
+            "label": self.labels[at].reshape(shape),
+            "id": self.subset[at].reshape(shape),
+            "node": self.nodes[at].reshape(shape),
+            "step": np.arange(first, first + count, dtype=np.int32),
+        }
+        if count < self.per_call:  # one shape for all chunks, so that the step compiles once
+            last = np.minimum(np.arange(self.per_call), count - 1)
+            chunk = {name: array[last] for name, array in chunk.items()}
+        return chunk | {"count": np.int32(count)}
+
+
+def batches(
+    source: Source,
+    subset: Integer[np.ndarray, " m"],
+    labels: Integer[np.ndarray, " m"],
+    *,
+    batch: int,
+    steps: int,
+    start_step: int = 0,
+    per_call: int = 1,
+    seed: int,
+    replicate: int,
+    workers: int = 0,
+    nodes: Integer[np.ndarray, " m"] | None = None,
+) -> Iterator[Batch]:
+    """Chunks of `per_call` training steps, from `start_step` up to `steps`.
+
+    Args:
+      source: the training source.
+      subset: samples to train on, by index into the source.
+      labels: their labels, -1 where hidden.
+      batch: samples per step, B.
+      steps: where the run ends.
+      start_step: where this stream starts: 0, or the step of a checkpoint.
+      per_call: steps per chunk, S.
+      seed: the student's (or teacher's) seed.
+      replicate: number of the replicate.
+      workers: loader processes; changes the speed, never the order.
+      nodes: the graph node (position in the pool) of each sample of `subset`; by default its position in
+        `subset`, which is right where the subset is the whole pool.
+
+    Yields:
+      `image` uint8 `[S, B, H, W, C]`, `label`, `id` (index into the source), `node` int32 `[S, B]`, `step`
+      int32 `[S]` and `count` int32, the number of steps that are real: the last chunk repeats its last step
+      to stay full. Closing or dropping the iterator ends its threads and processes.
+    """
+    subset, labels = np.asarray(subset, np.int32), np.asarray(labels, np.int32)
+    nodes = np.arange(len(subset), dtype=np.int32) if nodes is None else np.asarray(nodes, np.int32)
+    if not len(subset) or not len(subset) == len(labels) == len(nodes):
+        raise ValueError(
+            f"{len(subset)} samples, {len(labels)} labels, {len(nodes)} nodes: expected as many of each, > 0"
+        )
+    chunks = _Chunks(source, subset, labels, nodes, batch, steps, start_step, per_call, seed, replicate)
+    return _stream(chunks, workers)
+
+
+def _stream(chunks: _Chunks, workers: int) -> Iterator[Batch]:
+    if chunks.steps <= chunks.start_step:
+        return
+    # Copying from memory takes less time than handing over to a thread; decoding files is worth several.
+    threads = 0 if chunks.source.in_memory or workers else 4
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    data = grain.MapDataset.source(chunks).to_iter_dataset(read_options=options)
+    if workers:
+        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    iterator = iter(data)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()

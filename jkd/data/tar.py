@@ -1,0 +1,137 @@
+"""Image tars read as streams of bytes: nothing is ever extracted to disk, and nothing in them is trusted."""
+
+import gzip
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from jkd.data.listing import Blob, InFile, InMemory, Tree, is_image
+from jkd.data.sources import LOAD_BYTES, some
+from jkd.errors import UserError
+
+SUFFIXES = (".tar.gz", ".tgz", ".tar")
+
+
+def is_tar(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def scan(path: Path, splits: tuple[str, ...], max_bytes: int) -> Tree:
+    """Lists the images of the wanted splits; a compressed tar's are read into memory on the way.
+
+    Args:
+      path: a .tar, .tar.gz or .tgz file.
+      splits: top-level folders to take.
+      max_bytes: most bytes of one image.
+
+    Raises:
+      UserError: not a tar, truncated, unsafe members (links, devices, absolute paths, `..`), the same name
+        twice, or more than fits in memory.
+    """
+    tree = Tree(str(path))
+    unsafe: list[str] = []
+    held = 0
+    with _opened(path, max_bytes) as (archive, guard, compressed):
+        for member in archive:
+            name = member.name.rstrip("/")
+            parts = [part for part in name.split("/") if part not in ("", ".")]
+            if name.startswith("/") or ".." in parts or not (member.isfile() or member.isdir()):
+                unsafe.append(name)
+                continue
+            if not parts:
+                continue
+            tree.top.add(parts[0])
+            if parts[0] not in splits:
+                continue
+            if member.isdir():
+                tree.folders.add("/".join(parts))
+            elif is_image(name):
+                place = "/".join(parts)
+                if place in tree.files:
+                    raise UserError(f"{path}: two files are named {place}. Make the tar again.")
+                if member.size > max_bytes:
+                    raise UserError(f"{path}: {place} has {member.size} bytes, too many for data.max_pixels.")
+                held += member.size if compressed else 0
+                if held > LOAD_BYTES:
+                    raise UserError(
+                        f"{path}: over {LOAD_BYTES >> 30} GiB of images. Unpack it, or use a plain .tar."
+                    )
+                tree.files[place] = _blob(archive, member, path, compressed)
+        guard.expect_end(archive.offset)
+    if unsafe:
+        raise UserError(
+            f"{path}: {len(unsafe)} unsafe members (links, devices, absolute paths or '..'): "
+            f"{some([ascii(name) for name in unsafe])}. Make the tar again from plain files."
+        )
+    return tree
+
+
+def _blob(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, compressed: bool) -> Blob:
+    if not compressed and not member.sparse:
+        return InFile(str(path), member.offset_data, member.size)
+    file = archive.extractfile(member)
+    data = file.read() if file else b""
+    if len(data) != member.size:
+        raise tarfile.ReadError("unexpected end of data")
+    return InMemory(data)
+
+
+class _Guard:
+    """A file that refuses single reads no honest tar header asks for, and checks how the archive ends."""
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file = file
+        self._most = most
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or size > self._most:
+            raise tarfile.ReadError(f"a header claims {size} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def expect_end(self, offset: int) -> None:
+        """Reading must have stopped at the end mark; the rest of a gzip is read for its checksum."""
+        self._file.seek(offset)
+        if self._file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no end mark where reading stopped")
+        if isinstance(self._file, gzip.GzipFile):
+            rest = 0
+            while piece := self._file.read(2**20):
+                rest += len(piece)
+                if rest > 2**26:
+                    raise tarfile.ReadError("more than 64 MiB after the end mark")
+
+
+@contextmanager
+def _opened(path: Path, most: int) -> Iterator[tuple[tarfile.TarFile, _Guard, bool]]:
+    """The archive, its guard, whether it is compressed; whatever is wrong becomes one `UserError`."""
+    try:
+        with open(path, "rb") as raw:
+            start = raw.read(512)
+            raw.seek(0)
+            compressed = start[:2] == b"\x1f\x8b"
+            named_gz = path.name.lower().endswith("gz")
+            if not compressed and (named_gz or start[257:262] != b"ustar"):
+                raise UserError(
+                    f"{path}: expected a {'gzipped tar' if named_gz else 'tar'}, but it starts with "
+                    f"{start[:24]!r}. Give a .tar, .tar.gz or .tgz of <split>/<class>/<file>."
+                )
+            file: IO[bytes] = gzip.GzipFile(fileobj=raw) if compressed else raw  # type: ignore[assignment]
+            guard = _Guard(file, most)
+            with tarfile.open(fileobj=guard, mode="r:") as archive:  # type: ignore[call-overload]
+                yield archive, guard, compressed
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError, OverflowError) as error:
+        raise UserError(
+            f"{path}: the tar is truncated or damaged ({error}). Copy or make it again."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from None
