@@ -102,7 +102,8 @@ def _same_classes(train: tuple[str, ...], test: tuple[str, ...]) -> None:
 def _fitting(name: str, train: Source, test: Source, data: ConfigDict) -> DataSet:
     if train.shape != test.shape:
         raise UserError(
-            f"training images are {list(train.shape)} (height, width, channels), test images {list(test.shape)}. "
+            f"training images are {list(train.shape)} (height, width, channels), test images "
+            f"{list(test.shape)}. "
             "Set data.image_size to resize both."
         )
     if (test.labels < 0).any():

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import grain
 import numpy as np
+from absl import flags
 from jaxtyping import Int32, Integer
 
 from jkd.data.sources import Source
@@ -131,9 +132,14 @@ def _stream(chunks: _Chunks, workers: int) -> Iterator[Batch]:
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     data = grain.MapDataset.source(chunks).to_iter_dataset(read_options=options)
     if workers:
+        if not flags.FLAGS.is_parsed():  # as in a notebook; grain asks for its flags
+            flags.FLAGS.mark_as_parsed()
         data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     iterator = iter(data)
     try:
-        yield from iterator
+        for chunk in iterator:
+            if workers:  # what a worker sends lies in shared memory; the copy lets it go at once
+                chunk = {name: np.array(array) for name, array in chunk.items()}
+            yield chunk
     finally:
         iterator.close()
