@@ -40,8 +40,8 @@ def fit_temperature(
     """The temperature T that minimises the NLL of softmax(logits / T), and that NLL.
 
     Log probabilities serve as logits too; a class at -inf stays at probability 0. The NLL is convex in 1/T,
-    so the sign of its slope is bisected, on log T from 1e-3 to 1e3; a fit outside is given as the end nearest to
-    it, as when every sample is right (T -> 0) or the logits say nothing (T -> infinity).
+    so the sign of its slope is bisected, on log T from 1e-3 to 1e3; a fit outside is given as the nearer
+    end, as when every sample is right (T -> 0) or the logits say nothing (T -> infinity).
     """
     logits, labels = checked(logits, labels)
     with np.errstate(invalid="ignore"):
