@@ -1,9 +1,9 @@
 """`similar_to` edges: every sample's k nearest neighbours by cosine, never as an [N, N] matrix.
 
-Two passes. A jitted one multiplies a block of rows with a block of columns and keeps a running top (k + MARGIN)
-of candidates; a second one scores those few again on the host, in float64 and in one fixed order of summation. So
-a weight is the same whatever the block size, the device or its matrix units were, the similarity of (i, j) has
-the bits of (j, i), and equal samples tie exactly. Memory is O(N (D + K) + block^2).
+Two passes. A jitted one multiplies a block of rows with a block of columns and keeps a running top (k +
+MARGIN) of candidates; a second one scores those few again on the host, in float64 and in one fixed order of
+summation. So a weight is the same whatever the block size, the device or its matrix units were, the
+similarity of (i, j) has the bits of (j, i), and equal samples tie exactly. Memory is O(N (D + K) + block^2).
 """
 
 from collections.abc import Iterator
@@ -39,11 +39,11 @@ class Edges(NamedTuple):
 def neighbours(features: Float[np.ndarray, "N D"], k: int, block: int = 2048) -> Edges:
     """Each sample's k nearest others by cosine similarity: ids and weights `[N, k]`.
 
-    Sorted by (weight descending, id ascending), self excluded, -1 where there are fewer than k others. A sample
-    whose features are all zero has no direction: it gets no edges and is nobody's neighbour.
+    Sorted by (weight descending, id ascending), self excluded, -1 where there are fewer than k others. A
+    sample whose features are all zero has no direction: it gets no edges and is nobody's neighbour.
 
-    Two calls give the same bytes. Weights do not depend on `block`; ids do not either, unless more than `MARGIN`
-    other samples lie within 2**-20 of the k-th similarity.
+    Two calls give the same bytes. Weights do not depend on `block`; ids do not either, unless more than
+    `MARGIN` other samples lie within 2**-20 of the k-th similarity.
 
     Raises:
       UserError: naming the first sample whose features are not finite.
@@ -105,7 +105,7 @@ def _unit(features: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
 def _candidates(
     rows: np.ndarray, columns: np.ndarray, valid: np.ndarray, keep: int, block: int, own: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (first row, candidate ids int32 `[rows, keep]`) by blocks, row blocks shared out over devices."""
+    """Yields (first row, candidate ids int32 `[rows, keep]`), row blocks shared out over devices."""
     starts = range(0, len(rows), block)
     devices = jax.local_devices()[: len(starts)]
     for first in range(0, len(starts), len(devices)):
@@ -152,7 +152,7 @@ def _merge(
 def _rescore(
     queries: np.ndarray, query_norms: np.ndarray, features: np.ndarray, norms: np.ndarray, ids: np.ndarray
 ) -> np.ndarray:
-    """Cosine of each query with its candidates, summed in float64, float32 `[Q, keep]`; -inf where there is none."""
+    """Cosine of each query with its candidates, summed in float64; -inf where there is none."""
     scores = np.full(ids.shape, -np.inf, np.float32)
     step = max(1, CHUNK // (ids.shape[1] * features.shape[1]))
     for start in range(0, len(queries), step):

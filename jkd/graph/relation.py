@@ -1,7 +1,8 @@
 """join: what a node's neighbours say, gathered over the edges, either of beliefs or of features.
 
-Pure functions of arrays. `join_beliefs` runs once, when students are built; `feature_join` runs inside the step,
-on the teacher's side alone: the student's joins nothing, so a lone input has the same projection as in a batch.
+Pure functions of arrays. `join_beliefs` runs once, when students are built; `feature_join` runs inside the
+step, on the teacher's side alone: the student's joins nothing, so a lone input has the same projection as in
+a batch.
 """
 
 from collections.abc import Mapping
@@ -88,7 +89,7 @@ def sharpen(q: Float[Array, "*b C"], power: Float[Array, ""] | float) -> Float[A
 
 
 def init_feature_join(key: Key[Array, ""], features: int, views: int, heads: int) -> dict[str, Array]:
-    """Parameters of `feature_join`, float32: three maps `[D, heads, E]`, E = D / heads, and trust in edges."""
+    """Parameters of `feature_join`, float32: three maps `[D, heads, E]`, E = D / heads, and trust."""
     shape = (features, heads, max(1, features // heads))
     maps = {
         name: features**-0.5 * jax.random.normal(jax.random.fold_in(key, index), shape)
@@ -118,7 +119,8 @@ def feature_join(
       weights: the edges' weights.
       mask: which neighbours exist.
 
-    Reference: Velickovic et al., Graph Attention Networks, ICLR 2018 (here with dot products and typed edges).
+    Reference: Velickovic et al., Graph Attention Networks, ICLR 2018 (here with dot products and typed
+    edges).
     """
     query = jnp.einsum("bd,dhe->bhe", anchors, params["query"])
     keys = jnp.einsum("bvkd,dhe->bvkhe", neighbours, params["key"])

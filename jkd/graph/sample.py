@@ -60,9 +60,9 @@ def _in_turn(classes_of: np.ndarray, order: np.ndarray) -> np.ndarray:
 def facility_location(edges: Edges, budget: int) -> Int32[np.ndarray, " M"]:
     """Greedily picks nodes that together cover the graph best, int32 `[budget]` in order of picking.
 
-    Maximises the sum over all nodes of their similarity to the nearest pick, where similarity is the larger of
-    both directions of an edge, 1 to oneself, 0 without an edge; with several views, the mean of theirs. Lazy: a
-    node's gain only falls, so it is recomputed only when it is on top. Ties go to the lower id.
+    Maximises the sum over all nodes of their similarity to the nearest pick, where similarity is the larger
+    of both directions of an edge, 1 to oneself, 0 without an edge; with several views, the mean of theirs.
+    Lazy: a node's gain only falls, so it is recomputed only when it is on top. Ties go to the lower id.
 
     Reference: Minoux 1978; at least 1 - 1/e of the optimum (Nemhauser et al. 1978).
     """

@@ -1,0 +1,131 @@
+"""A graph on disk, `graph.json` and `arrays.safetensors`: equal graphs equal bytes, a flipped bit refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from jkd import digest, files
+from jkd.errors import UserError
+from jkd.graph.diagnosis import Diagnosis
+from jkd.graph.knowledge_graph import SCHEMA, KnowledgeGraph
+from jkd.graph.material import Material
+from jkd.graph.nearest import Edges
+from jkd.graph.validate import check as validate
+
+LARGEST = 2**26  # bytes of a graph.json that will be read
+REMEDY = "Delete the folder and build the graph again, or copy it anew."
+
+
+def save(graph: KnowledgeGraph, folder: str | Path) -> None:
+    """Writes the arrays, then `graph.json` as the sign that all is there; each appears whole or not."""
+    folder = Path(folder)
+    files.write_arrays(folder / "arrays.safetensors", graph.arrays())
+    signed = {
+        "sha256": graph.digest,
+        "arrays_sha256": digest.of_file(folder / "arrays.safetensors"),
+        "manifest": graph.manifest,
+    }
+    files.write_bytes(folder / "graph.json", _text(signed))
+
+
+def load(folder: str | Path) -> KnowledgeGraph:
+    """Reads a graph, verifies every digest and validates it.
+
+    Raises:
+      UserError: naming `graph.json`, or the array that is not what it was when the graph was saved.
+    """
+    folder = Path(folder)
+    signed = read_manifest(folder)
+    manifest = signed["manifest"]
+    arrays = _arrays(folder / "arrays.safetensors", manifest["arrays"])
+    if digest.of_file(folder / "arrays.safetensors") != signed["arrays_sha256"]:
+        raise UserError(
+            f"{folder / 'arrays.safetensors'} is not what was saved: its header differs. {REMEDY}"
+        )
+    material = None
+    if manifest["material"]:
+        about = manifest["material"]
+        tables = {
+            view: Edges(arrays[f"material.neighbours.{index}"], arrays[f"material.weights.{index}"])
+            for index, view in enumerate(about["views"])
+        }
+        named = [arrays[f"material.{name}"] for name in ("beliefs", "labels", "trial_of")]
+        material = Material(about["by"], about["pool"], named[0], named[1], named[2], tables)
+    graph = KnowledgeGraph(
+        classes=tuple(manifest["classes"]),
+        concepts=tuple(manifest["concepts"]),
+        views=tuple(manifest["views"]),
+        sample=arrays["sample"],
+        features=arrays["features"],
+        beliefs=arrays["beliefs"],
+        labels=arrays["labels"],
+        similar_to=Edges(arrays["neighbours"], arrays["weights"]),
+        predicted_as=Edges(arrays["predicted_as.ids"], arrays["predicted_as.weights"]),
+        confused_with=arrays["confused_with"],
+        is_a=arrays["is_a"],
+        settings=manifest["settings"],
+        provenance=manifest["provenance"],
+        diagnosis=Diagnosis.from_dict(manifest["diagnosis"]) if manifest["diagnosis"] else None,
+        material=material,
+    )
+    validate(graph)
+    return graph
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """`{"sha256", "arrays_sha256", "manifest"}` of a stored graph, its digest checked; reads no array."""
+    path = Path(folder) / "graph.json"
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing: there is no finished graph in {folder}. Build it with `jkd graph build`."
+        )
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"{path} is larger than {LARGEST} bytes, so it is not a graph's. {REMEDY}")
+    signed = files.read_json(path)
+    # Written text and read text must agree to the byte, so that not even a changed blank goes unnoticed.
+    whole = isinstance(signed, dict) and set(signed) == {"sha256", "arrays_sha256", "manifest"}
+    if (
+        not whole
+        or _text(signed) != path.read_bytes()
+        or digest.of_json(signed["manifest"]) != signed["sha256"]
+    ):
+        raise UserError(f"{path} is not what was saved: its digest differs. {REMEDY}")
+    if signed["manifest"].get("schema") != SCHEMA:
+        raise UserError(
+            f"{path}: schema {signed['manifest'].get('schema')}, this version reads {SCHEMA}. Build anew."
+        )
+    return signed
+
+
+def _arrays(path: Path, expected: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Every array, digest checked. Shapes are compared before a byte of an array is read."""
+    arrays = {}
+    if not path.is_file():
+        raise UserError(f"{path} is missing. {REMEDY}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if set(file.keys()) != set(expected):
+                raise UserError(f"{path} does not hold the arrays that graph.json lists. {REMEDY}")
+            for name, about in expected.items():
+                shape = file.get_slice(name).get_shape()
+                if shape != about["shape"]:
+                    raise UserError(
+                        f"{path}: array '{name}' is {shape}, graph.json says {about['shape']}. {REMEDY}"
+                    )
+                array = file.get_tensor(name)
+                if digest.of_array(array) != about["sha256"]:
+                    raise UserError(
+                        f"{path}: array '{name}' is not what was saved: its digest differs. {REMEDY}"
+                    )
+                array.flags.writeable = False
+                arrays[name] = array
+    except (SafetensorError, ValueError, OSError, KeyError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}). {REMEDY}") from None
+    return arrays
+
+
+def _text(signed: dict[str, Any]) -> bytes:
+    return (json.dumps(signed, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

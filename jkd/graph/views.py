@@ -1,0 +1,198 @@
+"""Views: functions from samples to what edges are made of.
+
+`teacher` is its embedding, `input` the sample itself, and a `file` anything the user brings: another model's
+embeddings by sample id, or edges as they are. Edges help by what they know and the teacher does not.
+"""
+
+import csv
+import zipfile
+from array import array
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Shaped, UInt8
+
+from jkd.errors import UserError
+from jkd.graph.nearest import Edges
+
+SHOWN = 5  # findings a message lists
+LINE = 2**16  # bytes of the longest line of an edge list
+RATIO, SMALL = 200, 2**28  # an npz member may unpack to SMALL bytes, or to RATIO times its packed size
+
+
+def input_view(images: UInt8[np.ndarray, "N H W C"]) -> Float32[np.ndarray, "N P"]:
+    """The images themselves, flattened, in 0..1."""
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
+
+
+def file_view(
+    path: str | Path,
+    ids: Sequence[str],
+    k: int,
+    *,
+    targets: Sequence[str] | None = None,
+    known: Container[str] | None = None,
+) -> Float32[np.ndarray, "N D"] | Edges:
+    """A view from a file, for the samples named `ids`: features to take neighbours by, or edges.
+
+    - `.npz` with `ids` (texts `[n]`) and `features` (`[n, D]`): embeddings.
+    - `.npz` with `source`, `target` (texts `[E]`) and `weight` (`[E]`), or `.csv` / `.tsv` with those three
+      columns, a first line of names allowed: directed edges; the k heaviest of each source are kept, ties to
+      the lower node.
+
+    Args:
+      path: the file.
+      ids: ids of the samples, in node order.
+      k: neighbours of a sample.
+      targets: ids that edges may lead to, in node order; default `ids` (another list for held-out samples).
+      known: all ids there are. Edges of known samples outside `ids` and `targets` are passed over; an id that
+        is not known is an error. Default: every id is known.
+
+    Raises:
+      UserError: naming the file and up to five findings: a sample without features, not finite values, an
+      unknown id,
+        an edge to itself, an edge twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"graph.files: there is no file {path}.")
+    if path.suffix in (".csv", ".tsv"):
+        rows = _text_rows(path)
+    elif path.suffix == ".npz":
+        content = _npz(path)
+        if "features" in content:
+            return _features(path, content, ids)
+        columns = [content.get(name, np.zeros(0)) for name in ("source", "target", "weight")]
+        if len({len(column) for column in columns}) > 1 or "source" not in content:
+            raise UserError(
+                f"{path}: expected arrays ids + features, or source + target + weight of one length."
+            )
+        rows = ((n, str(s), str(t), str(w)) for n, (s, t, w) in enumerate(zip(*columns, strict=True), 1))
+    else:
+        raise UserError(f"{path}: expected .npz, .csv or .tsv, got '{path.suffix}'.")
+    return _edge_list(path, rows, ids, ids if targets is None else targets, k, known)
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.file_size > max(SMALL, RATIO * member.compress_size):
+                    raise UserError(
+                        f"{path}: {member.filename} would unpack to {member.file_size} bytes. Refused."
+                    )
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
+        raise UserError(
+            f"{path} is not a readable npz of plain arrays ({error}). Write it with numpy.savez."
+        ) from None
+
+
+def _features(path: Path, content: dict[str, np.ndarray], ids: Sequence[str]) -> np.ndarray:
+    names: Shaped[np.ndarray, " n"] = content.get("ids", np.zeros(0, np.str_))
+    features = content["features"]
+    if (
+        names.ndim != 1
+        or features.ndim != 2
+        or len(names) != len(features)
+        or features.dtype.kind not in "fiu"
+    ):
+        raise UserError(
+            f"{path}: expected ids [n] and features [n, D], got {names.shape} and {features.shape}."
+        )
+    row = {str(name): index for index, name in enumerate(names.tolist())}
+    if len(row) < len(names):
+        raise UserError(f"{path}: an id comes up twice in ids; give each sample one row.")
+    missing = [name for name in ids if name not in row]
+    if missing:
+        shown = ", ".join(map(repr, missing[:SHOWN]))
+        raise UserError(
+            f"{path}: {len(missing)} of {len(ids)} samples have no features: {shown}. Add rows for them."
+        )
+    chosen = features[[row[name] for name in ids]].astype(np.float32)
+    broken = [ids[index] for index in np.flatnonzero(~np.isfinite(chosen).all(1))[:SHOWN]]
+    if broken:
+        raise UserError(f"{path}: features are not finite for {', '.join(map(repr, broken))}.")
+    return chosen
+
+
+def _text_rows(path: Path) -> Iterator[tuple[int, str, str, str]]:
+    """(line number, source, target, weight) of a csv or tsv, read as a stream."""
+
+    def lines() -> Iterator[str]:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            while line := file.readline(LINE):
+                if len(line) == LINE:
+                    raise UserError(f"{path}: a line is longer than {LINE} characters. Is it an edge list?")
+                yield line
+
+    reader = csv.reader(lines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+    for number, cells in enumerate(reader, 1):
+        if not cells or (
+            number == 1 and [cell.strip().lower() for cell in cells] == ["source", "target", "weight"]
+        ):
+            continue
+        if len(cells) != 3:
+            raise UserError(
+                f"{path}: line {number} has {len(cells)} columns; expected source, target, weight."
+            )
+        yield number, cells[0], cells[1], cells[2]
+
+
+def _edge_list(
+    path: Path,
+    rows: Iterator[tuple[int, str, str, str]],
+    ids: Sequence[str],
+    targets: Sequence[str],
+    k: int,
+    known: Container[str] | None,
+) -> Edges:
+    """The k heaviest edges of each source. Holds 16 bytes an edge, however long the ids."""
+    row, column = ({name: index for index, name in enumerate(names)} for names in (ids, targets))
+    pairs, values, found = array("q"), array("d"), []
+    for number, source, target, text in rows:
+        strange = [name for name in (source, target) if known is not None and name not in known]
+        weight = _number(text)
+        if strange:
+            found.append(f"line {number}: there is no sample {strange[0]!r}")
+        elif source == target:
+            found.append(f"line {number}: {source!r} has an edge to itself")
+        elif not np.isfinite(weight):
+            found.append(f"line {number}: weight {text!r} is not a finite number")
+        elif source in row and target in column:
+            pairs.append(row[source] * len(targets) + column[target])
+            values.append(weight)
+        if len(found) >= SHOWN:
+            break
+    pair, value = np.frombuffer(pairs, np.int64), np.frombuffer(values, np.float64).astype(np.float32)
+    distinct, counts = np.unique(pair, return_counts=True)
+    for double in distinct[counts > 1][: SHOWN - len(found)].tolist():
+        source, target = divmod(double, len(targets))
+        found.append(f"the edge from {ids[source]!r} to {targets[target]!r} comes up twice")
+    if found:
+        raise UserError(f"{path}: not a usable edge list:\n  " + "\n  ".join(found))
+    if not len(pair):
+        raise UserError(
+            f"{path}: no edge joins two samples of the pool. Are the ids those of `jkd graph show`?"
+        )
+    return _heaviest(pair // len(targets), pair % len(targets), value, len(ids), k)
+
+
+def _heaviest(source: np.ndarray, target: np.ndarray, weight: np.ndarray, nodes: int, k: int) -> Edges:
+    order = np.lexsort((target, -weight, source))
+    source, target, weight = source[order], target[order], weight[order]
+    rank = np.arange(len(source)) - np.searchsorted(source, source)
+    kept = rank < k
+    table = Edges(np.full((nodes, k), -1, np.int32), np.zeros((nodes, k), np.float32))
+    table.ids[source[kept], rank[kept]] = target[kept]
+    table.weights[source[kept], rank[kept]] = weight[kept]
+    return table
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
