@@ -7,6 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+Values = Sequence[int | float] | np.ndarray
+
 
 class Interval(NamedTuple):
     """Mean, sample standard deviation, count and both ends of an interval; `None` where not defined."""
@@ -18,30 +22,30 @@ class Interval(NamedTuple):
     high: float | None
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def interval(values: Values, confidence: float = 0.95) -> Interval:
     """The mean of `values` and its two-sided Student-t interval.
 
     With one value there is a mean alone; with none, nothing. Sums are exact (`math.fsum`), so the order
     of the values does not matter.
     """
-    values = [float(value) for value in values]
-    n = len(values)
+    numbers = [float(value) for value in values]
+    n = len(numbers)
     if n == 0:
         return Interval(None, None, 0, None, None)
-    mean = math.fsum(values) / n
+    mean = math.fsum(numbers) / n
     if n == 1:
         return Interval(mean, None, 1, None, None)
-    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (n - 1))
     half = student_t_quantile((1 + confidence) / 2, n - 1) * sd / math.sqrt(n)
     return Interval(mean, sd, n, mean - half, mean + half)
 
 
-def paired(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Interval:
+def paired(a: Values, b: Values, confidence: float = 0.95) -> Interval:
     """The mean of a - b over pairs, and its interval. Runs of one seed or replicate stand at one index."""
     return interval([x - y for x, y in zip(a, b, strict=True)], confidence)
 
 
-def student_t_quantile(probability: float, freedom: float) -> float:
+def student_t_quantile(probability: float, freedom: int | float) -> float:
     """The t below which a share `probability` of Student's distribution lies, `freedom` degrees of freedom.
 
     Inverts P(T > t) = I_x(freedom / 2, 1 / 2) / 2, x = freedom / (freedom + t^2), by bisection on log t.
@@ -62,7 +66,7 @@ def student_t_quantile(probability: float, freedom: float) -> float:
     return math.exp((low + high) / 2)
 
 
-def _beta_share(a: float, b: float, x: float, y: float) -> float:
+def _beta_share(a: int | float, b: int | float, x: float, y: float) -> float:
     """The regularised incomplete beta function I_x(a, b), y = 1 - x, by the tail that converges fast."""
     if x > (a + 1) / (a + b + 2):
         return 1 - _beta_share(b, a, y, x)
@@ -72,7 +76,7 @@ def _beta_share(a: float, b: float, x: float, y: float) -> float:
     return math.exp(front) / (a * _fraction(a, b, x))
 
 
-def _fraction(a: float, b: float, x: float) -> float:
+def _fraction(a: int | float, b: int | float, x: float) -> float:
     """The continued fraction 1 + d1 / (1 + d2 / (1 + ...)) of I_x(a, b) (DLMF 8.17.22), by Lentz's method."""
     tiny = 1e-300
     value = numerator = 1.0
