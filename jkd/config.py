@@ -325,10 +325,10 @@ def from_dict(tree: dict[str, Any]) -> ConfigDict:
 
 def difference(config: ConfigDict) -> dict[str, Any]:
     """`{path: value}` of everything that is not the default; students are compared with `config.student`."""
-    flat = _flat(as_dict(config))
-    base = _flat(as_dict(default()))
+    flat = flatten(as_dict(config))
+    base = flatten(as_dict(default()))
     for name in config.students:
-        base |= {f"students.{name}.{key}": value for key, value in _flat(as_dict(config.student)).items()}
+        base |= {f"students.{name}.{key}": value for key, value in flatten(as_dict(config.student)).items()}
     return {path: value for path, value in flat.items() if path not in base or base[path] != value}
 
 
@@ -336,15 +336,16 @@ def show(config: ConfigDict) -> str:
     """One `path = value` a line, those that differ from the default marked with `*`."""
     differs = difference(config)
     return "\n".join(
-        f"{'*' if path in differs else ' '} {path} = {value!r}" for path, value in _flat(as_dict(config)).items()
+        f"{'*' if path in differs else ' '} {path} = {value!r}" for path, value in flatten(as_dict(config)).items()
     )
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a.b": value}` of nested dicts; an empty group stays a value."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        flat |= _flat(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
     return flat
 
 
@@ -445,7 +446,7 @@ def _coerce(value: Any, expected: Any) -> Any:
 
 
 def _check(config: ConfigDict) -> None:
-    for path, value in _flat(as_dict(config)).items():
+    for path, value in flatten(as_dict(config)).items():
         for key, choices in CHOICES.items():
             if (path == key or path.endswith("." + key)) and value not in choices:
                 raise UserError(f"{path}: {value!r} is not one of them.{did_you_mean(str(value), choices)}")
@@ -484,6 +485,10 @@ def _check_data(config: ConfigDict) -> None:
         raise UserError(f"data.noise_rate: {data.noise_rate} does not go with data.noise = '{data.noise}'.")
     if len(data.mean) != len(data.std) or not all(value > 0 for value in data.std):
         raise UserError(f"data.std: expected {len(data.mean)} positive numbers, one a channel, got {data.std}.")
+    if graph.diagnosis == "folds" and (config.teacher.fn or config.teacher.weights):
+        raise UserError("graph.diagnosis: 'folds' trains fold teachers, but the teacher is loaded. Use 'holdout' or 'none'.")
+    if config.teacher.fn and config.teacher.weights:
+        raise UserError("teacher: set fn or weights, not both.")
     if graph.diagnosis == "holdout" and not data.val:
         raise UserError("graph.diagnosis: 'holdout' needs a validation split; set data.val above 0, or use 'folds'.")
     if not graph.views or len(set(graph.views)) < len(graph.views):

@@ -16,7 +16,7 @@ from jkd.errors import Locked, UserError
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes to a neighbour, syncs, renames. A kill or a full disk leaves the old file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(draft, "wb") as file:
@@ -28,6 +28,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}. Free space or check permissions.") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it; a file in the way or a missing permission is a `UserError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror or error}. Choose another --workdir.") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -67,16 +75,21 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def lock(folder: Path, what: str) -> Iterator[None]:
-    """Holds `folder/.lock` while the body runs; raises `Locked`, naming the holder, when another process has it.
+def lock(folder: Path, what: str, wait: bool = False) -> Iterator[None]:
+    """Holds `folder/.lock` while the body runs.
 
     An `flock`: the kernel releases it when its owner dies, so a killed run leaves nothing stale behind.
+
+    Args:
+      folder: made if it is not there.
+      what: names the part in messages.
+      wait: whether to wait for another holder to finish; otherwise `Locked` is raised, naming it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
             file.seek(0)
             raise Locked(f"{what} is being made by {file.read() or 'another process'} ({folder}).") from None
         file.seek(0)

@@ -31,8 +31,8 @@ def _tag(stream: str) -> int:
     return int.from_bytes(hashlib.sha256(stream.encode()).digest()[:4], "little")
 
 
-def key(stream: str, seed: int, replicate: int = 0, step: int | Array | None = None) -> Key[Array, ""]:
-    """The typed key of a stream; with `step` (int or traced uint32), that step's key."""
+def key(stream: str, seed: int | Array, replicate: int | Array = 0, step: int | Array | None = None) -> Key[Array, ""]:
+    """The typed key of a stream; with `step`, that step's key. The numbers may be traced: no program holds a seed."""
     made = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _tag(stream)), replicate)
     return made if step is None else jax.random.fold_in(made, step)
 
@@ -65,3 +65,8 @@ def permutation(stream: str, *numbers: int, size: int) -> np.ndarray:
 def uniform(stream: str, *numbers: int, size: int) -> np.ndarray:
     """Uniform float64 in [0, 1), `[size]`."""
     return (bits(stream, *numbers, size=size) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def subkey(key: Key[Array, ""], index: int) -> Key[Array, ""]:
+    """The `index`-th key of one draw that needs several."""
+    return jax.random.fold_in(key, index)

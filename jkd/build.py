@@ -1,0 +1,168 @@
+"""From config to objects: the one place that knows names. Compiled programs are kept, so each compiles once a run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jkd import config as configs
+from jkd import digest, objective, sharding
+from jkd.data import DataSet, open_dataset
+from jkd.errors import UserError
+from jkd.models import build_model
+from jkd.pretrained import callable as own_function
+from jkd.pretrained import vgg
+from jkd.tasks import TASKS, Task
+from jkd.train.optimizer import make_optimizer
+from jkd.train.predict import Predictor
+from jkd.train.state import PyTree
+from jkd.train.step import Program, Run
+
+Apply = Callable[..., tuple[Any, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen network: `apply(variables, images) -> (logits, taps)`, and the digest of both."""
+
+    apply: Apply
+    variables: PyTree
+    digest: str
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program and its jitted functions, which every replicate and seed shares.
+
+    Attributes:
+      program: what they are made from.
+      step: `Program.train_steps` on the mesh.
+      init: `(run, teacher variables) -> TrainState`.
+      project_student: `(objective parameters, embeddings [B, D]) -> [B, P]`.
+      project_nodes: `(objective parameters, knowledge, nodes [B]) -> [B, P]`.
+    """
+
+    program: Program
+    step: Callable[..., Any]
+    init: Callable[..., Any]
+    project_student: Callable[..., Any]
+    project_nodes: Callable[..., Any]
+
+
+@dataclass
+class Session:
+    """What one run of the command holds in memory: config, data, devices, compiled programs."""
+
+    config: ConfigDict
+    dataset: DataSet
+    mesh: Mesh
+    task: Task
+    _programs: dict[str, Compiled] = field(default_factory=dict)
+    _predictors: dict[int, tuple[Apply, Predictor]] = field(default_factory=dict)
+    _applies: dict[str, Apply] = field(default_factory=dict)
+
+    def module(self, network: ConfigDict) -> Any:
+        return build_model(network, len(self.dataset.classes))
+
+    def apply_of(self, network: ConfigDict) -> Apply:
+        """The evaluation-mode forward pass of a network of ours; the same object for equal networks."""
+        module = self.module(network)
+        key = repr(module)
+        if key not in self._applies:
+
+            def apply(variables: PyTree, images: jax.Array) -> tuple[Any, dict[str, Any]]:
+                return module.apply(variables, images, train=False)
+
+            self._applies[key] = apply
+        return self._applies[key]
+
+    def predictor(self, apply: Apply) -> Predictor:
+        """The compiled predictor of an `apply`, made once."""
+        if id(apply) not in self._predictors:
+            data = self.config.data
+            self._predictors[id(apply)] = (apply, Predictor(apply, data.mean, data.std, self.mesh))
+        return self._predictors[id(apply)][1]
+
+    def program(
+        self, network: ConfigDict, goal: objective.Objective, teacher: Apply | None, samples: int, where: str
+    ) -> Compiled:
+        """A program, compiled once. Networks that differ only in graph, sampling or seed share one."""
+        steps = steps_of(network, samples)
+        seen = configs.as_dict(network)
+        for irrelevant in ("graph", "sampling", "seed", "weights", "fn", "variables"):
+            seen.pop(irrelevant, None)
+        key = digest.of_json([seen, steps, id(teacher) if teacher else 0, where == "teacher"])
+        if key not in self._programs:
+            settings = network.train
+            sharding.check_batch(self.mesh, settings.batch, settings.accumulate, where)
+            program = Program(
+                task=self.task,
+                module=self.module(network),
+                objective=goal,
+                optimizer=make_optimizer(settings.optimizer, steps),
+                settings=settings,
+                steps=steps,
+                classes=len(self.dataset.classes),
+                mean=self.config.data.mean,
+                std=self.config.data.std,
+                teacher=teacher,
+                mesh=self.mesh,
+            )
+            self._programs[key] = Compiled(
+                program,
+                step=program.jitted(),
+                init=jax.jit(lambda run, teacher: program.init(run, self.dataset.shape, teacher)),
+                project_student=jax.jit(program.objective.project_student),
+                project_nodes=jax.jit(program.project_nodes),
+            )
+        return self._programs[key]
+
+
+def open_session(config: ConfigDict) -> Session:
+    """Opens the data set and the devices of a resolved config."""
+    dataset = open_dataset(config.data)
+    channels = dataset.shape[-1]
+    if len(config.data.mean) not in (1, channels):
+        raise UserError(f"data.mean: expected {channels} numbers, one a channel, got {config.data.mean}.")
+    return Session(config, dataset, sharding.make_mesh(config.devices), TASKS[config.task])
+
+
+def steps_of(network: ConfigDict, samples: int) -> int:
+    """Optimiser steps of a part: given, or so many epochs over `samples`, rounded up to whole batches."""
+    train = network.train
+    return train.steps or max(1, -(-train.epochs * samples // train.batch))
+
+
+def run_of(seed: int, replicate: int) -> Run:
+    """Seed and replicate as the step takes them."""
+    return Run(jnp.uint32(seed), jnp.uint32(replicate))
+
+
+def loaded_teacher(session: Session) -> Teacher | None:
+    """The teacher that comes from a file or from the user's function; None when it is to be trained here."""
+    network = session.config.teacher
+    classes, shape = session.dataset.classes, session.dataset.shape
+    if network.fn:
+        own = own_function.load(network.fn, network.variables, classes=len(classes), shape=shape)
+        return Teacher(_raw(own.apply, session) if not network.normalize else own.apply, own.variables, own.digest)
+    if network.weights:
+        variables = vgg.load(network.weights, session.module(network), shape)
+        made_of = {"network": configs.as_dict(network), "variables": digest.of_tree(variables)}
+        return Teacher(session.apply_of(network), variables, digest.of_json(made_of))
+    return None
+
+
+def _raw(apply: Apply, session: Session) -> Apply:
+    """Gives a user's function images in 0..1, as it asked with `teacher.normalize = False`."""
+    mean, std = np.float32(session.config.data.mean), np.float32(session.config.data.std)
+
+    def on_raw(variables: PyTree, images: jax.Array) -> tuple[Any, dict[str, Any]]:
+        scale, shift = (jnp.asarray(value).reshape(1, 1, 1, -1) for value in (std, mean))
+        return apply(variables, images * scale + shift)
+
+    return on_raw

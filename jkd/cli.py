@@ -1,0 +1,205 @@
+"""The command line: one verb, one short function.
+
+    jkd distill --config=configs/digits.py --workdir=runs/digits --config.student.width=16
+
+Exit codes: 0 done, 2 a mistake the message explains, 128 + n stopped by signal n after saving (SIGTERM: 143).
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from jkd import __version__
+from jkd.errors import UserError, did_you_mean
+
+Verb = Callable[[argparse.Namespace], None]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See: {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    try:
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        if os.environ.get("JKD_TRACEBACK"):
+            raise
+        print(f"jkd: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if type(error).__name__ == "Interrupted":  # by name: importing the class would load jax
+            print(f"jkd: {error}", file=sys.stderr)
+            return int(getattr(error, "code", 1))
+        raise
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    parser, verbs = _parsers()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in verbs:
+        raise UserError(f"unknown verb '{arguments[0]}'.{did_you_mean(arguments[0], verbs)}")
+    overrides = [argument for argument in arguments if argument.startswith("--config.")]
+    rest = [argument for argument in arguments if not argument.startswith("--config.")]
+    options, unknown = parser.parse_known_args(rest)
+    if unknown:
+        flags = [flag for action in verbs[options.verb]._actions for flag in action.option_strings if flag[:2] == "--"]
+        raise UserError(f"unknown argument '{unknown[0]}'.{did_you_mean(unknown[0].split('=')[0], flags)}")
+    if overrides and not hasattr(options, "config"):
+        raise UserError(f"{overrides[0]}: 'jkd {options.verb}' takes no config.")
+    options.overrides = overrides
+    options.run(options)
+
+
+def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
+    parser = _Parser(prog="jkd", description="Knowledge distillation through a knowledge graph.")
+    parser.add_argument("--version", action="version", version=f"jkd {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    made: dict[str, argparse.ArgumentParser] = {}
+
+    def verb(name: str, run: Verb, summary: str, example: str) -> argparse.ArgumentParser:
+        made[name] = verbs.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made[name].set_defaults(run=run)
+        return made[name]
+
+    add = verb(
+        "distill",
+        _distill,
+        "Make the teacher, the graph and the students that are not there yet, then the report.",
+        "jkd distill --config=configs/digits.py --workdir=runs/digits --config.student.width=16",
+    ).add_argument
+    _config_flag(add)
+    _workdir_flag(add)
+    add("--only", metavar="NAME/SEED", default="", help="only this student and seed (and what it needs); no report")
+    add("--replicate", metavar="I", type=int, default=None, help="only this replicate; no report")
+    add("--quiet", action="store_true", help="no progress")
+    add = verb(
+        "evaluate",
+        _evaluate,
+        "Evaluate a finished student on the test split of a data set, its own or another with the same classes.",
+        "jkd evaluate --workdir=runs/digits --student=knowledge_graph/0 --replicate=3",
+    ).add_argument
+    _workdir_flag(add)
+    add("--student", metavar="NAME/SEED", required=True, help="the student, or 'teacher'")
+    add("--replicate", metavar="I", type=int, default=0)
+    add("--data", metavar="PATH", default="", help="another data set of the same form (config.data.path)")
+    add = verb(
+        "report",
+        _report,
+        "Write the report of what is finished in a workdir, as after a fan-out over many machines.",
+        "jkd report --workdir=runs/digits",
+    ).add_argument
+    _workdir_flag(add)
+    add = verb(
+        "config",
+        _config,
+        "Print the resolved config; * marks what is not the default.",
+        "jkd config --config=configs/digits.py:full --config.student.width=16",
+    ).add_argument
+    _config_flag(add)
+    add = verb(
+        "graph",
+        _graph,
+        "Build, describe, verify or export a knowledge graph.",
+        "jkd graph export --workdir=runs/digits --replicate=0 --to=digits.graphml",
+    ).add_argument
+    add("action", choices=("build", "show", "check", "export"))
+    _config_flag(add, required=False)
+    _workdir_flag(add)
+    add("--replicate", metavar="I", type=int, default=0)
+    add("--to", metavar="FILE", default="", help="export: a .graphml or .json file")
+    verb("methods", _methods, "List the objective terms with their options and papers.", "jkd methods")
+    return parser, made
+
+
+def _config_flag(add: Callable[..., argparse.Action], required: bool = True) -> None:
+    add("--config", metavar="FILE[:VARIANT]", required=required, help="set keys with --config.KEY=VALUE")
+
+
+def _workdir_flag(add: Callable[..., argparse.Action]) -> None:
+    add("--workdir", metavar="DIR", type=Path, required=True, help="the folder of the run")
+
+
+def _resolved(options: argparse.Namespace) -> "ConfigDict":  # type: ignore[name-defined]  # noqa: F821
+    from jkd import config as configs
+
+    config = configs.load(options.config)
+    for override in options.overrides:
+        path, equals, value = override.removeprefix("--config.").partition("=")
+        if not equals:
+            raise UserError(f"{override}: expected --config.KEY=VALUE.")
+        configs.override(config, path, value)
+    return configs.resolve(config)
+
+
+def _distill(options: argparse.Namespace) -> None:
+    config = _resolved(options)
+    from jkd import report, run
+    from jkd.train import interrupt
+
+    interrupt.listen()
+    summary = run.distill(config, options.workdir, only=options.only, replicate=options.replicate, quiet=options.quiet)
+    if summary is not None:
+        print(report.table(summary))
+        print(f"\nreport: {options.workdir / 'report' / 'index.html'}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from jkd import run
+
+    for metric, value in run.evaluate(options.workdir, options.student, options.replicate, options.data).items():
+        print(f"{metric:>10} {'-' if value is None else f'{value:.4f}'}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from jkd import report, run
+
+    print(report.table(run.report(options.workdir)))
+    print(f"\nreport: {options.workdir / 'report' / 'index.html'}")
+
+
+def _config(options: argparse.Namespace) -> None:
+    from jkd import config as configs
+
+    print(configs.show(_resolved(options)))
+
+
+def _graph(options: argparse.Namespace) -> None:
+    if options.action == "build":
+        if not options.config:
+            raise UserError("graph build needs --config=FILE.")
+        config = _resolved(options)
+        from jkd import run
+
+        run.distill(config, options.workdir, only="graph", replicate=options.replicate)
+        return
+    if options.action == "export" and not options.to:
+        raise UserError("graph export needs --to=FILE.graphml or --to=FILE.json.")
+    from jkd import run
+
+    print(run.graph(options.action, options.workdir, options.replicate, options.to))
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from jkd import methods
+
+    for name, method in sorted(methods.METHODS.items()):
+        keys = ", ".join(f"{key}={value!r}" for key, value in methods.options(name).items())
+        print(f"{name}\n    {method.function}\n    {keys}\n    {method.paper}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The graph of a replicate: what the teacher says of the pool, joined with the other views, diagnosed, stored."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jkd import config as configs
+from jkd import digest, files, parts
+from jkd.build import Session, Teacher
+from jkd.data import Split
+from jkd.graph import store, taxonomy, views
+from jkd.graph.build import build_graph
+from jkd.graph.knowledge_graph import KnowledgeGraph
+from jkd.graph.material import Folds, HoldOut, assign_folds
+from jkd.parts import Place
+from jkd.progress import RunProgress
+
+
+def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, progress: RunProgress) -> KnowledgeGraph:
+    """Loads the graph made from the same teacher, data and settings, or builds it."""
+    settings, folder = session.config.graph, place.graph
+    made_of: dict[str, Any] = {
+        "format": parts.FORMAT,
+        "graph": configs.as_dict(settings),
+        "files": {path: digest.of_file(path) for path in _files(settings)},
+        "data": [session.dataset.fingerprint, list(session.config.data.mean), list(session.config.data.std)],
+        "split": split.digest,
+        "teacher": teacher.digest,
+    }
+    if settings.diagnosis == "folds":  # fold teachers are trained by the teacher's recipe
+        made_of["recipe"] = configs.as_dict(session.config.teacher)
+    inputs = digest.of_json(made_of)
+    progress.start(f"replicate {place.replicate} graph")
+    with files.lock(folder, f"the graph of replicate {place.replicate}", wait=True):
+        result = parts.finished(folder, inputs)
+        if result is not None:
+            graph = store.load(folder)
+            progress.finish("already there")
+            return graph
+        started = time.monotonic()
+        logits, features = session.predictor(teacher.apply)(teacher.variables, session.dataset.train, split.pool)
+        graph = build_graph(
+            sample=split.pool,
+            features=features,
+            beliefs=softmax(logits),
+            labels=split.labels,
+            classes=session.dataset.classes,
+            views=_views(session, split),
+            settings=settings,
+            provenance={key: made_of[key] for key in ("data", "split", "teacher", "files")},
+            taxonomy=taxonomy.load(settings.taxonomy, session.dataset.classes) if settings.taxonomy else None,
+            held_back=_held(session, split, teacher, place, progress),
+        )
+        store.save(graph, folder)
+        files.write_json(folder / "result.json", {"inputs": inputs, "seconds": time.monotonic() - started})
+    progress.finish(_note(graph, time.monotonic() - started))
+    return graph
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Rows as probabilities, float32, computed in float64."""
+    raised = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return (raised / raised.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def _files(settings: ConfigDict) -> list[str]:
+    return [*sorted(settings.files.values()), *([settings.taxonomy] if settings.taxonomy else [])]
+
+
+def _views(session: Session, split: Split) -> dict[str, Any]:
+    """Features (or edges) of the pool for every view but the teacher's, which the graph has already."""
+    made: dict[str, Any] = {}
+    for view in session.config.graph.views:
+        if view == "input":
+            made[view] = views.input_view(session.dataset.train.images(split.pool))
+        elif view != "teacher":
+            ids = [session.dataset.train.id(int(index)) for index in split.pool]
+            made[view] = views.file_view(session.config.graph.files[view], ids, session.config.graph.k)
+    return made
+
+
+def _held(
+    session: Session, split: Split, teacher: Teacher, place: Place, progress: RunProgress
+) -> Folds | HoldOut | None:
+    """Labels held back for the diagnosis: by folds over the training labels, or the validation split."""
+    settings, source = session.config.graph, session.dataset.train
+    if settings.diagnosis == "none":
+        return None
+    if settings.diagnosis == "holdout":
+        logits, features = session.predictor(teacher.apply)(teacher.variables, source, split.val)
+        outside = {"input": views.input_view(source.images(split.val))} if "input" in settings.views else {}
+        ids = [source.id(int(index)) for index in split.val]
+        inside = [source.id(int(index)) for index in split.pool]
+        for view in settings.views:
+            if view in settings.files:
+                outside[view] = views.file_view(settings.files[view], ids, settings.k, targets=inside)
+        return HoldOut(labels=split.val_labels, beliefs=softmax(logits), features=features, views=outside)
+    fold_of = assign_folds(split.labels, settings.folds, session.config.teacher.seed, place.replicate)
+    apply = session.apply_of(session.config.teacher)
+    beliefs, features = [], []
+    for fold in range(settings.folds):
+        kept = split.labelled[fold_of[split.labelled] != fold]
+        _, variables = parts.train_teacher(session, split, kept, place.replicate, progress=progress.step)
+        logits, feature = session.predictor(apply)(jax.device_put(variables), source, split.pool)
+        beliefs.append(softmax(logits))
+        features.append(feature)
+    return Folds(fold_of=fold_of, beliefs=beliefs, features=features)
+
+
+def _note(graph: KnowledgeGraph, seconds: float) -> str:
+    if graph.diagnosis is None:
+        return f"{len(graph)} nodes, not diagnosed, {seconds:.1f} s"
+    best, none = graph.diagnosis.best, graph.diagnosis.no_edges
+    return (
+        f"{len(graph)} nodes; NLL of held-back labels {none.nll_fitted:.3f} without edges, {best.nll_fitted:.3f} with "
+        f"{best.view} edges; gate {'open' if graph.diagnosis.gate_open else 'closed'}, {seconds:.1f} s"
+    )

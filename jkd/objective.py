@@ -1,0 +1,224 @@
+"""The weighted sum of named terms that a student is trained on, and the parameters that the terms own.
+
+A term is a pure function in `jkd.losses`, named by one line in `jkd.methods`. Its argument names say what it gets:
+
+    student_logits, teacher_logits           [B, C]
+    label_target [B, C], labelled [B]        label distribution (a zero row where unknown), and whether it is known
+    joined [B, C], mix []                    the joined beliefs of the samples, and their share in the target
+    student_feature, teacher_feature         the taps named by the term's `student_tap` and `teacher_tap`
+    student_projection, teacher_projection   [B, P] unit norm: the projected student, the projected join
+
+The arrays are those of the whole global batch: under `jit` with a sharded batch they are global by construction.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
+
+from jkd import methods, random
+from jkd.graph import projection, relation
+from jkd.tasks import Anchors
+
+INPUTS = frozenset(
+    "student_logits teacher_logits label_target labelled joined mix student_feature teacher_feature "
+    "student_projection teacher_projection".split()
+)
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One network's view of a batch: its anchors and those of its taps that a term compares."""
+
+    anchors: Anchors
+    taps: Mapping[str, Array]
+
+
+jax.tree_util.register_dataclass(Side, data_fields=["anchors", "taps"], meta_fields=[])
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss with its weight and schedule, bound to its options and taps."""
+
+    name: str
+    function: Callable[..., Float[Array, ""]]
+    weight: float
+    schedule: str
+    warmup: float
+    options: Mapping[str, Any]
+    student_tap: str
+    teacher_tap: str
+    regress: bool
+    detach: bool
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The names in `INPUTS` that the function asks for."""
+        return frozenset(inspect.signature(self.function).parameters) & INPUTS
+
+    def factor(self, progress: Float[Array, ""]) -> Float[Array, ""]:
+        """The weight at `progress`, the share of the run that is over, in [0, 1)."""
+        shape = {
+            "constant": jnp.ones_like(progress),
+            "linear": 1.0 - progress,
+            "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
+        }[self.schedule]
+        rise = jnp.minimum(1.0, progress / self.warmup) if self.warmup else 1.0
+        return self.weight * shape * rise
+
+
+def make_term(name: str, settings: Mapping[str, Any]) -> Term:
+    """Binds a line of `jkd.methods` to a config's settings of it."""
+    method = methods.METHODS[name]
+    module, _, function = method.function.partition(":")
+    chosen = {key: settings[key] for key in method.options if key != "detach"}
+    return Term(
+        name=name,
+        function=getattr(importlib.import_module(module), function),
+        weight=settings["weight"],
+        schedule=settings["schedule"],
+        warmup=settings["warmup"],
+        options=chosen,
+        student_tap=settings["student_tap"] if method.taps else "",
+        teacher_tap=settings["teacher_tap"] if method.taps else "",
+        regress=method.regress,
+        detach=bool(settings["detach"]) if "detach" in method.options else False,
+    )
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A sum of terms; `init` makes the parameters they own, calling it gives the loss and each term's value."""
+
+    terms: tuple[Term, ...]
+    projection: int
+    heads: int
+    views: int
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        return tuple(sorted({term.student_tap for term in self.terms if term.student_tap}))
+
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        return tuple(sorted({term.teacher_tap for term in self.terms if term.teacher_tap}))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset().union(*(term.needs for term in self.terms))
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(name.startswith("teacher_") for name in self.needs)
+
+    @property
+    def projects(self) -> bool:
+        return "student_projection" in self.needs
+
+    def init(self, key: Key[Array, ""], student: Side, teacher: Side | None) -> dict[str, Any]:
+        """Parameters of the terms, from the shapes of one batch (arrays or `ShapeDtypeStruct`s)."""
+        params: dict[str, Any] = {}
+        for index, term in enumerate(self.terms):
+            if term.regress:
+                assert teacher is not None
+                wide, out = student.taps[term.student_tap].shape[-1], teacher.taps[term.teacher_tap].shape[-1]
+                params[term.name] = projection.init_projection(random.subkey(key, 100 + index), wide, out)
+        if self.projects:
+            assert teacher is not None
+            feature, own = teacher.anchors.feature.shape[-1], student.anchors.feature.shape[-1]
+            join = relation.init_feature_join(random.subkey(key, 0), feature, self.views, self.heads)
+            joined = feature + join["value"].shape[-1] * self.heads
+            params["join"] = join
+            params["teacher"] = projection.init_projection(random.subkey(key, 1), joined, self.projection)
+            params["student"] = projection.init_projection(random.subkey(key, 2), own, self.projection)
+        return params
+
+    def project_student(self, params: Mapping[str, Any], feature: Float[Array, "b d"]) -> Float[Array, "b p"]:
+        """S_i = normalise(P_s s_i). Joins nothing: a lone test input must have the same S as in a batch."""
+        return projection.project(params["student"], feature)
+
+    def project_teacher(
+        self, params: Mapping[str, Any], feature: Float[Array, "b d"], given: Mapping[str, Array]
+    ) -> Float[Array, "b p"]:
+        """T_i = normalise(P_t [t_i ; r_i]), r_i gathered by attention over the graph's edges."""
+        gathered = relation.feature_join(
+            params["join"], feature, given["neighbour_features"], given["neighbour_weights"], given["neighbour_mask"]
+        )
+        return projection.project(params["teacher"], feature, gathered)
+
+    def __call__(
+        self,
+        params: Mapping[str, Any],
+        student: Side,
+        teacher: Side | None,
+        given: Mapping[str, Array],
+        progress: Float[Array, ""],
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Returns the loss and each term's unweighted value.
+
+        Args:
+          params: from `init`.
+          student: the student's side of the global batch.
+          teacher: the teacher's, already without gradient; None when no term asks for it.
+          given: what does not come from a network: `label_target`, `labelled`, and, where a term asks for them,
+            `joined`, `mix`, `smoothing`, and the anchors' `neighbour_features [B, V, K, D]`, `neighbour_weights [B, V, K]`,
+            `neighbour_mask [B, V, K]`.
+          progress: share of the run that is over.
+        """
+        total = jnp.zeros((), jnp.float32)
+        values: dict[str, Float[Array, ""]] = {}
+        for term in self.terms:
+            value = term.function(
+                **{name: self._input(name, term, params, student, teacher, given) for name in sorted(term.needs)},
+                **{key: given[key] if option == AUTO else option for key, option in term.options.items()},
+            )
+            values[term.name] = value
+            total = total + term.factor(progress) * value
+        return total, values
+
+    def _input(
+        self,
+        name: str,
+        term: Term,
+        params: Mapping[str, Any],
+        student: Side,
+        teacher: Side | None,
+        given: Mapping[str, Array],
+    ) -> Array:
+        if name in given:
+            return given[name]
+        if name == "student_logits":
+            return student.anchors.logits
+        if name == "student_feature":
+            tap = student.taps[term.student_tap]
+            own = params.get(term.name)
+            return tap if own is None else tap @ own["kernel"] + own["bias"].reshape((1,) * (tap.ndim - 1) + (-1,))
+        if name == "student_projection":
+            feature = student.anchors.feature
+            return self.project_student(params, jax.lax.stop_gradient(feature) if term.detach else feature)
+        assert teacher is not None, name
+        if name == "teacher_logits":
+            return teacher.anchors.logits
+        if name == "teacher_feature":
+            return teacher.taps[term.teacher_tap]
+        return self.project_teacher(params, teacher.anchors.feature, given)
+
+
+def make_objective(student: ConfigDict, views: int) -> Objective:
+    """The objective of a student's config, on a graph with so many views; terms of weight 0 are left out."""
+    terms = tuple(make_term(name, settings) for name, settings in sorted(student.objective.items()) if settings.weight)
+    return Objective(terms=terms, projection=student.projection, heads=student.heads, views=views)
+
+
+def supervised(smoothing: float = 0.0) -> Objective:
+    """Cross-entropy on the labels alone: what a teacher is trained on."""
+    settings = methods.options("cross_entropy") | {"smoothing": smoothing}
+    return Objective(terms=(make_term("cross_entropy", settings),), projection=1, heads=1, views=1)

@@ -1,0 +1,1 @@
+"""The engine: state, optimiser, the one jitted step, the loop around it, and checkpoints that are checked."""

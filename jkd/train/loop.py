@@ -1,0 +1,113 @@
+"""The loop around the step: batches in, metrics out, checkpoints on the way, stop when asked.
+
+Step counting: after step n the state says `step == n`, and step n + 1 takes batch n of the stream. So the position in the
+data is the step, and resuming needs nothing else.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jkd.train import checkpoint, interrupt
+from jkd.train.metrics import MetricsLog
+from jkd.train.state import PyTree, TrainState
+from jkd.train.step import Knowledge, Program, Run
+
+Evaluate = Callable[[PyTree], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How one part is trained.
+
+    Attributes:
+      program: network, objective, optimiser.
+      step: `program.jitted()`, kept by the caller so that it compiles once.
+      batches: `start step -> iterator of chunks` (see `jkd.data.batches`).
+      teacher: the teacher's variables, `{}` for none.
+      knowledge: the graph's arrays.
+      run: seed and replicate.
+      folder: where checkpoints and metrics go; None keeps nothing on disk.
+      inputs: digest of all that the part is made from.
+      evaluate: variables -> metrics on the validation split; called every `train.eval_every` steps.
+      progress: told `(step, steps, loss)` now and then.
+    """
+
+    program: Program
+    step: Callable[..., tuple[TrainState, dict[str, Any]]]
+    batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
+    teacher: PyTree
+    knowledge: Knowledge
+    run: Run
+    folder: Path | None = None
+    inputs: str = ""
+    evaluate: Evaluate | None = None
+    progress: Callable[[int, int, float], None] | None = None
+
+
+def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState:
+    """Trains `state` (or the newest checkpoint in `folder`) to the last step and returns it.
+
+    Args:
+      setup: what to train and how.
+      state: the state at step 0; its buffers are donated.
+      stop_at: end early, at this step, as if the run had been cut there (a checkpoint is written).
+
+    Raises:
+      Interrupted: after a SIGTERM, once a checkpoint is written.
+      UserError: when the loss is not finite, or no checkpoint can be written or read.
+    """
+    settings, steps = setup.program.settings, setup.program.steps
+    checkpoints = setup.folder / "checkpoints" if setup.folder else None
+    if checkpoints:
+        state = checkpoint.restore(checkpoints, state, setup.inputs) or state
+    state = jax.device_put(state, jax.sharding.NamedSharding(setup.program.mesh, jax.sharding.PartitionSpec()))
+    step = saved = int(state.step)
+    last = min(steps, stop_at) if stop_at else steps
+    log = MetricsLog(setup.folder, settings.log_every, steps, start=step)
+    pending: list[tuple[int, int, dict[str, jax.Array]]] = []
+
+    def flush() -> None:
+        for first, count, metrics in pending:
+            log.add(first, {key: np.asarray(value)[:count] for key, value in metrics.items()})
+        pending.clear()
+
+    def save() -> None:
+        flush()  # a state whose loss is not finite is never saved
+        if checkpoints:
+            checkpoint.save(checkpoints, state, setup.inputs)
+
+    try:
+        chunks = setup.batches(step) if step < last else iter(())
+        for chunk in chunks:
+            count = int(min(chunk["count"], last - step))
+            chunk["count"] = np.int32(count)
+            state, metrics = setup.step(state, setup.teacher, setup.knowledge, chunk, setup.run)
+            pending.append((step, count, metrics))
+            before, step = step, step + count
+            if _passed(settings.log_every, before, step) or step == last:
+                flush()
+                if setup.progress:
+                    setup.progress(step, steps, log.lines[-1]["loss"] if log.lines else float("nan"))
+            if setup.evaluate and settings.eval_every and (_passed(settings.eval_every, before, step) or step == last):
+                log.write(step, {f"val_{key}": value for key, value in setup.evaluate(state.variables).items()})
+            if interrupt.requested() or step == last < steps or _passed(settings.checkpoint_every, before, step) and step < last:
+                save()
+                saved = step
+                interrupt.stop_if_requested()
+            if step >= last:
+                break
+        assert step == last, (step, last, saved)
+        flush()
+    finally:
+        log.close()
+    return state
+
+
+def _passed(every: int, before: int, after: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]."""
+    return bool(every) and after // every > before // every

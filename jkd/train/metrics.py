@@ -1,0 +1,86 @@
+"""Metrics of a part as it trains: `metrics.jsonl`, TensorBoard events, and the check that they are finite."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from jkd import files
+from jkd.errors import UserError
+
+
+class MetricsLog:
+    """Appends metrics every `every` steps. On resume, lines after the restored step are dropped first.
+
+    Args:
+      folder: where `metrics.jsonl` and the event file go; None writes nothing but still checks.
+      every: steps between lines; the last step of all is always written.
+      steps: the last step.
+      start: the step that the run goes on from.
+    """
+
+    def __init__(self, folder: Path | None, every: int, steps: int, start: int) -> None:
+        self.every, self.steps, self.folder = every, steps, folder
+        self.lines: list[dict[str, float]] = []
+        self._file = self._events = None
+        if folder is None:
+            return
+        from tensorboardX import SummaryWriter
+
+        path = folder / "metrics.jsonl"
+        kept = [line for line in read(path) if line["step"] <= start] if start else []
+        files.write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        if not start:
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
+        self._events = SummaryWriter(str(folder), purge_step=start or None, flush_secs=30, max_queue=1000)
+
+    def add(self, first: int, metrics: dict[str, np.ndarray]) -> None:
+        """Takes metrics `[S]` of the steps `first + 1 ... first + S`.
+
+        Raises:
+          UserError: naming the first step whose loss or gradient is not finite.
+        """
+        for key in ("loss", "gradient_norm"):
+            broken = np.flatnonzero(~np.isfinite(metrics[key]))
+            if broken.size:
+                raise UserError(
+                    f"{key} is {metrics[key][broken[0]]} at step {first + 1 + int(broken[0])}"
+                    f"{f' of {self.folder}' if self.folder else ''}. Lower the learning rate or set optimizer.clip; "
+                    "earlier checkpoints are kept."
+                )
+        for index in range(len(metrics["loss"])):
+            step = first + 1 + index
+            if step % self.every == 0 or step == self.steps:
+                self.write(step, {key: float(value[index]) for key, value in metrics.items()})
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes one line."""
+        line = {"step": step, **{key: value for key, value in values.items() if math.isfinite(value)}}
+        self.lines.append(line)
+        if self._file is not None and self._events is not None:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            for key, value in values.items():
+                self._events.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        """Closes the files."""
+        if self._file is not None and self._events is not None:
+            self._file.close()
+            self._events.close()
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    """The lines of a `metrics.jsonl`; a last line cut short by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

@@ -1,0 +1,320 @@
+"""One jitted step: teacher outputs and student gradients together.
+
+The step is made of five pure functions, so that other ways of running it use the same mathematics:
+
+    prepare          batch -> normalised, augmented inputs and label targets; the teacher's outputs on them
+    shard_forward    student outputs of a micro-batch
+    global_gradient  loss of the whole global batch, and its gradient with respect to the student's outputs
+    shard_backward   that gradient carried back to the parameters of a micro-batch's forward pass
+    update           optimiser, moving average, counters
+
+Terms that relate samples to each other see the whole global batch even when it is cut into micro-batches or over devices.
+You can likely skip to `train_step`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
+
+from jkd import random, sharding
+from jkd.data import augment, normalize
+from jkd.objective import Objective, Side
+from jkd.tasks import Task
+from jkd.train.state import PyTree, TrainState
+
+Batch = Mapping[str, Array]
+Apply = Callable[..., tuple[Array, dict[str, Array]]]
+
+
+class Run(NamedTuple):
+    """Which run this is; traced, so that one compiled program serves every seed and replicate."""
+
+    seed: Array
+    replicate: Array
+
+
+class Knowledge(NamedTuple):
+    """The graph as training reads it, one row a node. Fields that no term asks for are `None`.
+
+    Attributes:
+      joined: joined beliefs, float32 `[N, C]`.
+      features: teacher embeddings, float32 `[N, D]`.
+      neighbours: int32 `[V, N, K]`, -1 where there is none.
+      weights: similarity, float32 `[V, N, K]`.
+      mix: share of the joined beliefs in the target, float32 `[]`.
+      smoothing: share of the uniform distribution in a smoothed target, float32 `[]`.
+    """
+
+    joined: Array | None = None
+    features: Array | None = None
+    neighbours: Array | None = None
+    weights: Array | None = None
+    mix: Array | None = None
+    smoothing: Array | None = None
+
+
+class Prepared(NamedTuple):
+    """A batch as both networks see it: inputs, per-sample dropout keys, and what the objective is given."""
+
+    batch: dict[str, Array]
+    dropout: Key[Array, " b"]
+    given: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A student (or teacher) network with its objective and optimiser: all that a compiled step depends on."""
+
+    task: Task
+    module: nn.Module
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    settings: ConfigDict  # `.train` of the network's config
+    steps: int
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    teacher: Apply | None  # `apply(variables, images, train=False, keys=None)`
+    mesh: Mesh
+
+    @property
+    def dropout(self) -> bool:
+        return bool(getattr(self.module, "dropout", 0.0))
+
+    def prepare(self, knowledge: Knowledge, batch: Batch, run: Run) -> Prepared:
+        """Normalises, augments and labels a batch; looks its nodes up in the graph."""
+        key = random.key("augment", run.seed, run.replicate, batch["step"])
+        keys = random.sample_keys(key, batch["id"])
+        images = normalize(batch["image"], self.mean, self.std)
+        black = tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+        images, partner, share = augment(images, keys, key, self.settings.augment, pad_value=black)
+
+        def blend(rows: Float[Array, "b c"]) -> Float[Array, "b c"]:
+            if not (self.settings.augment.mixup or self.settings.augment.cutmix):
+                return rows
+            return share[:, None] * rows + (1.0 - share[:, None]) * rows[partner]
+
+        known = (batch["label"] >= 0).astype(jnp.float32)
+        target = jax.nn.one_hot(batch["label"], self.classes, dtype=jnp.float32)  # -1 gives a zero row
+        node, needs = batch["node"], self.objective.needs
+        given = {"label_target": blend(target), "labelled": blend(known[:, None])[:, 0]}
+        if "joined" in needs:
+            given["joined"], given["mix"] = blend(knowledge.joined[node]), knowledge.mix
+        if knowledge.smoothing is not None:
+            given["smoothing"] = knowledge.smoothing
+        if "teacher_projection" in needs:
+            given |= neighbourhood(knowledge, node)
+        dropout = random.sample_keys(random.key("dropout", run.seed, run.replicate, batch["step"]), batch["id"])
+        return Prepared({**batch, "image": images}, dropout, given)
+
+    def teacher_side(self, variables: PyTree, prepared: Prepared) -> Side | None:
+        """The teacher's outputs on exactly the images that the student sees; no gradient flows into them."""
+        if self.teacher is None or not self.objective.needs_teacher:
+            return None
+        outputs, taps = self.teacher(variables, prepared.batch["image"])
+        side = Side(self.task.anchors(prepared.batch, outputs, taps), {tap: taps[tap] for tap in self.objective.teacher_taps})
+        return jax.lax.stop_gradient(side)
+
+    def shard_forward(
+        self, params: PyTree, batch_stats: PyTree, batch: Batch, dropout: Key[Array, " b"]
+    ) -> tuple[Side, PyTree]:
+        """The student's side of a micro-batch in training mode, and its updated BatchNorm statistics."""
+        variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+        keys = dropout if self.dropout else None
+        (outputs, taps), changed = self.module.apply(
+            variables, batch["image"], train=True, keys=keys, mutable=["batch_stats"]
+        )
+        side = Side(self.task.anchors(batch, outputs, taps), {tap: taps[tap] for tap in self.objective.student_taps})
+        return side, changed.get("batch_stats", {})
+
+    def global_gradient(
+        self, objective: PyTree, student: Side, teacher: Side | None, given: Batch, progress: Array
+    ) -> tuple[Array, dict[str, Array], PyTree, Side]:
+        """Loss and terms of the global batch; gradients for the objective's parameters and the student's outputs."""
+
+        def loss(objective: PyTree, logits: Array, feature: Array, taps: Mapping[str, Array]) -> tuple[Array, Any]:
+            anchors = student.anchors._replace(logits=logits, feature=feature)
+            return self.objective(objective, Side(anchors, taps), teacher, given, progress)
+
+        of = (objective, student.anchors.logits, student.anchors.feature, dict(student.taps))
+        (value, terms), (own, logits, feature, taps) = jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(*of)
+        return value, terms, own, (logits, feature, taps)
+
+    def shard_backward(
+        self, params: PyTree, batch_stats: PyTree, batch: Batch, dropout: Key[Array, " b"], cotangent: Any
+    ) -> PyTree:
+        """Runs a micro-batch forward again and carries the outputs' gradient back to the parameters."""
+
+        def outputs(params: PyTree) -> tuple[Array, Array, dict[str, Array]]:
+            return _differentiable(self.shard_forward(params, batch_stats, batch, dropout)[0])
+
+        return jax.vjp(outputs, params)[1](cotangent)[0]
+
+    def update(self, state: TrainState, grads: PyTree, own: PyTree, batch_stats: PyTree) -> TrainState:
+        """Applies one optimiser step to the student's and the objective's parameters."""
+        params = {"student": state.params, "objective": state.objective}
+        updates, opt_state = self.optimizer.update({"student": grads, "objective": own}, state.opt_state, params)
+        params = optax.apply_updates(params, updates)
+        ema = state.ema
+        if self.settings.ema:
+            ema = optax.incremental_update(params["student"], ema, 1.0 - self.settings.ema)
+        return TrainState(
+            step=state.step + 1,
+            params=params["student"],
+            batch_stats=batch_stats,
+            objective=params["objective"],
+            opt_state=opt_state,
+            ema=ema,
+        )
+
+    def train_step(
+        self, state: TrainState, teacher: PyTree, knowledge: Knowledge, batch: Batch, run: Run
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """One optimiser step on one global batch.
+
+        Args:
+          state: donated by the jitted form.
+          teacher: the teacher's variables; never donated, never stored with the student.
+          knowledge: the graph's arrays.
+          batch: `image` uint8 `[B, H, W, C]`; `label` (-1 unknown), `id`, `node` int32 `[B]`; `step` `[]`.
+          run: seed and replicate.
+
+        Returns:
+          The next state, and `loss`, each term's value, and the gradient's global norm, all float32 `[]`.
+        """
+        prepared = self.prepare(knowledge, batch, run)
+        teacher_side = self.teacher_side(teacher, prepared)
+        progress = state.step.astype(jnp.float32) / self.steps
+        if self.settings.accumulate == 1:
+            forward = partial(self.shard_forward, batch_stats=state.batch_stats, batch=prepared.batch, dropout=prepared.dropout)
+
+            def outputs(params: PyTree) -> tuple[Any, tuple[Side, PyTree]]:
+                side, stats = forward(params)
+                return _differentiable(side), (side, stats)
+
+            _, backward, (side, stats) = jax.vjp(outputs, state.params, has_aux=True)
+            loss, terms, own, cotangent = self.global_gradient(state.objective, side, teacher_side, prepared.given, progress)
+            grads = backward(cotangent)[0]
+        else:
+            loss, terms, own, grads, stats = self._accumulated(state, prepared, teacher_side, progress)
+        metrics = {"loss": loss, **terms, "gradient_norm": optax.global_norm(grads)}
+        return self.update(state, grads, own, stats), metrics
+
+    def _accumulated(
+        self, state: TrainState, prepared: Prepared, teacher: Side | None, progress: Array
+    ) -> tuple[Array, dict[str, Array], PyTree, PyTree, PyTree]:
+        """As the plain step, with one micro-batch in memory at a time: forward all, then the global gradient, then back."""
+        parts = self.settings.accumulate
+
+        def cut(tree: PyTree) -> list[PyTree]:
+            # Every micro-batch takes each parts-th sample, so that a sharded batch stays evenly spread over devices.
+            return [jax.tree.map(lambda leaf: leaf[part::parts], tree) for part in range(parts)]
+
+        def join(trees: list[PyTree]) -> PyTree:
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1).reshape(-1, *leaves[0].shape[1:]), *trees)
+
+        step = prepared.batch["step"]
+        batches = cut({key: value for key, value in prepared.batch.items() if key != "step"})
+        batches = [{**micro, "step": step} for micro in batches]
+        dropouts = cut(prepared.dropout)
+        passes = [self.shard_forward(state.params, state.batch_stats, *pair) for pair in zip(batches, dropouts, strict=True)]
+        side = join([side for side, _ in passes])
+        loss, terms, own, cotangent = self.global_gradient(state.objective, side, teacher, prepared.given, progress)
+        grads = [
+            self.shard_backward(state.params, state.batch_stats, *rest)
+            for rest in zip(batches, dropouts, cut(cotangent), strict=True)
+        ]
+        total = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *grads)
+        stats = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]) / parts, *[stats for _, stats in passes])
+        return loss, terms, own, total, stats
+
+    def train_steps(
+        self, state: TrainState, teacher: PyTree, knowledge: Knowledge, chunk: Batch, run: Run
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """Up to S steps in one dispatch: `chunk` is a batch with a leading axis S and `count` real steps.
+
+        The number of steps is traced, so a short last chunk or a resumed one runs the same program. Returns metrics `[S]`.
+        """
+        batches = {key: value for key, value in chunk.items() if key != "count"}
+        length = batches["step"].shape[0]
+        if length == 1:  # no loop: convolutions inside one are ten times slower on CPU
+            state, metrics = self.train_step(state, teacher, knowledge, jax.tree.map(lambda leaf: leaf[0], batches), run)
+            return state, jax.tree.map(lambda value: value[None], metrics)
+
+        def body(index: Array, carry: tuple[TrainState, dict[str, Array]]) -> tuple[TrainState, dict[str, Array]]:
+            state, log = carry
+            batch = jax.tree.map(lambda leaf: leaf[index], batches)
+            state, metrics = self.train_step(state, teacher, knowledge, batch, run)
+            return state, {key: log[key].at[index].set(metrics[key]) for key in log}
+
+        first = jax.tree.map(lambda leaf: leaf[0], batches)
+        shapes = jax.eval_shape(self.train_step, state, teacher, knowledge, first, run)[1]
+        log = {key: jnp.zeros(length, shape.dtype) for key, shape in shapes.items()}
+        return jax.lax.fori_loop(0, chunk["count"], body, (state, log))
+
+    def project_nodes(self, objective: PyTree, knowledge: Knowledge, nodes: Array) -> Array:
+        """The graph's nodes `[B]` in the projected space, `[B, P]`, from their stored features and edges."""
+        assert knowledge.features is not None
+        return self.objective.project_teacher(objective, knowledge.features[nodes], neighbourhood(knowledge, nodes))
+
+    def jitted(self) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+        """`train_steps` compiled for the mesh: batches split over devices, everything else on each, state donated."""
+        everywhere, split = sharding.replicated(self.mesh), sharding.over_steps_and_samples(self.mesh)
+        batch = {key: split for key in ("image", "label", "id", "node")} | {"step": everywhere, "count": everywhere}
+        return jax.jit(
+            self.train_steps,
+            in_shardings=(everywhere, everywhere, everywhere, batch, everywhere),
+            out_shardings=(everywhere, everywhere),
+            donate_argnums=0,
+        )
+
+    def init(self, run: Run, shape: tuple[int, int, int], teacher: PyTree) -> TrainState:
+        """The state at step 0, from the `init` stream of the run's seed."""
+        key = random.key("init", run.seed, run.replicate)
+        variables = self.module.init(random.subkey(key, 0), jnp.zeros((1, *shape)), train=False)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+
+        def sides(variables: PyTree, images: Array) -> tuple[Side, Side | None]:
+            batch = {"node": jnp.zeros(images.shape[0], jnp.int32), "image": images}
+            outputs, taps = self.module.apply(variables, images, train=False)
+            student = Side(self.task.anchors(batch, outputs, taps), dict(taps))
+            if self.teacher is None:
+                return student, None
+            outputs, taps = self.teacher(teacher, images)
+            return student, Side(self.task.anchors(batch, outputs, taps), dict(taps))
+
+        shapes = jax.eval_shape(sides, variables, jax.ShapeDtypeStruct((2, *shape), jnp.float32))
+        objective = self.objective.init(random.subkey(key, 1), *shapes)
+        return TrainState(
+            step=jnp.zeros((), jnp.uint32),
+            params=params,
+            batch_stats=batch_stats,
+            objective=objective,
+            opt_state=self.optimizer.init({"student": params, "objective": objective}),
+            ema=params if self.settings.ema else {},
+        )
+
+
+def neighbourhood(knowledge: Knowledge, node: Array) -> dict[str, Array]:
+    """What the feature join reads for the nodes `[B]`: neighbours' features, edge weights, and which edges exist."""
+    assert knowledge.neighbours is not None and knowledge.features is not None and knowledge.weights is not None
+    ids = jnp.moveaxis(knowledge.neighbours[:, node], 0, 1)  # [B, V, K]
+    return {
+        "neighbour_features": knowledge.features[jnp.maximum(ids, 0)],
+        "neighbour_weights": jnp.moveaxis(knowledge.weights[:, node], 0, 1),
+        "neighbour_mask": ids >= 0,
+    }
+
+
+def _differentiable(side: Side) -> tuple[Array, Array, dict[str, Array]]:
+    """The parts of a side that carry a gradient: its node ids and mask do not."""
+    return side.anchors.logits, side.anchors.feature, dict(side.taps)

@@ -1,0 +1,68 @@
+"""Atomic writes and locks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jkd import files
+from jkd.errors import Locked, UserError
+
+
+def test_json_is_written_whole_and_leaves_no_draft(tmp_path: Path):
+    files.write_json(tmp_path / "a" / "b.json", {"é": 1})
+    assert files.read_json(tmp_path / "a" / "b.json") == {"é": 1}
+    assert os.listdir(tmp_path / "a") == ["b.json"]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path):
+    path = tmp_path / "x.json"
+    files.write_json(path, {"old": 1})
+    with pytest.raises(ValueError):
+        files.write_json(path, {"new": float("nan")})
+    assert files.read_json(path) == {"old": 1}
+
+
+@pytest.mark.parametrize(("content", "word"), [(b"{", "not valid JSON"), (b"\xff\xfe", "not valid JSON")])
+def test_broken_json_names_the_file(tmp_path: Path, content: bytes, word: str):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(UserError, match=word):
+        files.read_json(tmp_path / "x.json")
+
+
+def test_a_path_below_a_file_is_refused(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot make the folder"):
+        files.write_json(tmp_path / "file" / "x.json", 1)
+
+
+def test_arrays_round_trip_and_text_is_refused(tmp_path: Path):
+    files.write_arrays(tmp_path / "a.safetensors", {"x": np.arange(6, dtype=np.int32).reshape(2, 3).T})
+    assert np.array_equal(files.read_arrays(tmp_path / "a.safetensors")["x"], np.arange(6).reshape(2, 3).T)
+    (tmp_path / "t.safetensors").write_text("not tensors at all")
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        files.read_arrays(tmp_path / "t.safetensors")
+
+
+def test_a_lock_held_elsewhere_is_named_and_freed_by_a_kill(tmp_path: Path):
+    code = f"""
+import time
+from pathlib import Path
+from jkd import files
+with files.lock(Path({str(tmp_path)!r}), "it"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(Locked, match=f"process {holder.pid}"), files.lock(tmp_path, "it"):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with files.lock(tmp_path, "it"):
+        pass
