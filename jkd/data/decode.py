@@ -47,7 +47,8 @@ def header(data: bytes, rules: Rules) -> tuple[int, int, bool]:
     """
     try:
         image = _open(data, rules)
-        turned = image.getexif().get(ORIENTATION) in TURNED
+        # The base class reads what the header held; PNG's own method would decode the body to look behind it.
+        turned = Image.Image.getexif(image).get(ORIENTATION) in TURNED
     except Unreadable:
         raise
     except Exception as error:  # Pillow's plugins raise whatever they meet in broken bytes

@@ -45,9 +45,10 @@ def listings(name: str, data_dir: str, splits: tuple[str, str]) -> list[Listing]
 def _listing(name: str, data_dir: str, split: str) -> Listing:
     source = _open(name, data_dir, split)
     features = source.dataset_info.features
-    label: Any = features.get("label") if hasattr(features, "get") else None
-    if not hasattr(label, "names") or "image" not in features:
-        found = ", ".join(features) if hasattr(features, "keys") else type(features).__name__
+    names = list(features.keys()) if hasattr(features, "keys") else []
+    label: Any = features["label"] if "label" in names else None
+    if not hasattr(label, "names") or "image" not in names:
+        found = ", ".join(names) or type(features).__name__
         raise UserError(
             f"tfds:{name}: expected the features 'image' and 'label' (ClassLabel), found: {found}."
         )

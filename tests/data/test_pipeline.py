@@ -1,0 +1,138 @@
+import multiprocessing
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jkd.data import batches, open_dataset, order
+from jkd.data.sources import ArraySource
+
+SIZE, BATCH = 23, 5
+
+
+def _source(size: int = 40) -> ArraySource:
+    pixels = np.arange(size, dtype=np.uint8).reshape(size, 1, 1, 1) * np.ones((1, 2, 3, 1), np.uint8)
+    return ArraySource(
+        "set", ["a", "b"], [f"train/{i:03d}" for i in range(size)], np.arange(size) % 2, pixels
+    )
+
+
+SOURCE = _source()
+SUBSET = np.arange(SIZE) + 10
+LABELS = np.where(np.arange(SIZE) % 3, SUBSET % 2, -1)
+
+
+def _stream(steps: int = 14, **differs: object):
+    options = dict(batch=BATCH, steps=steps, per_call=1, seed=0, replicate=0)
+    return batches(SOURCE, SUBSET, LABELS, **(options | differs))
+
+
+@given(size=st.integers(1, 40), batch=st.integers(1, 60), seed=st.integers(0, 3), replicate=st.integers(0, 3))
+def test_every_epoch_of_the_order_is_a_permutation(size, batch, seed, replicate):
+    steps = -(-3 * size // batch)
+    stream = np.concatenate([order(seed, replicate, size, batch, step) for step in range(steps)])
+    for epoch in range(3):
+        assert sorted(stream[epoch * size : (epoch + 1) * size]) == list(range(size))
+
+
+@given(size=st.integers(1, 40), batch=st.integers(1, 60), step=st.integers(0, 50))
+def test_a_batch_is_a_window_of_the_same_stream_whatever_its_size(size, batch, step):
+    singles = [order(7, 1, size, 1, step * batch + j)[0] for j in range(batch)]
+    np.testing.assert_array_equal(order(7, 1, size, batch, step), singles)
+
+
+def test_epochs_seeds_and_replicates_differ():
+    orders = [
+        order(seed, replicate, 40, 40, step)
+        for seed, replicate, step in ((0, 0, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0))
+    ]
+    assert len({each.tobytes() for each in orders}) == 4
+    assert orders[0].dtype == np.int32
+
+
+def test_batches_follow_the_order_and_their_arrays_belong_together():
+    for step, chunk in enumerate(_stream()):
+        at = order(0, 0, SIZE, BATCH, step)
+        assert chunk["step"].tolist() == [step] and chunk["count"] == 1
+        np.testing.assert_array_equal(chunk["node"][0], at)
+        np.testing.assert_array_equal(chunk["id"][0], SUBSET[at])
+        np.testing.assert_array_equal(chunk["label"][0], LABELS[at])
+        np.testing.assert_array_equal(chunk["image"][0, :, 0, 0, 0], SUBSET[at])
+    assert step == 13
+    assert chunk["image"].shape == (1, BATCH, 2, 3, 1) and chunk["image"].dtype == np.uint8
+    assert {chunk[name].dtype for name in ("node", "id", "label", "step", "count")} == {np.dtype(np.int32)}
+
+
+@given(start=st.integers(0, 14), per_call=st.integers(1, 6))
+def test_starting_anywhere_in_chunks_of_any_size_gives_the_same_stream(start, per_call):
+    whole = [chunk["id"][0] for chunk in _stream()]
+    parts = [chunk["id"][: chunk["count"]] for chunk in _stream(start_step=start, per_call=per_call)]
+    resumed = np.concatenate(parts) if parts else np.empty((0, BATCH), np.int32)
+    np.testing.assert_array_equal(resumed, np.array(whole[start:]).reshape(-1, BATCH))
+
+
+def test_the_last_chunk_is_filled_by_repeating_its_last_step():
+    chunks = list(_stream(steps=7, per_call=5))
+    assert [int(chunk["count"]) for chunk in chunks] == [5, 2]
+    assert chunks[1]["step"].tolist() == [5, 6, 6, 6, 6]
+    np.testing.assert_array_equal(chunks[1]["image"][1], chunks[1]["image"][4])
+
+
+def test_nodes_can_be_given_for_a_subset_of_the_pool():
+    nodes = np.arange(SIZE)[::-1]
+    chunk = next(_stream(nodes=nodes))
+    np.testing.assert_array_equal(chunk["node"][0], nodes[order(0, 0, SIZE, BATCH, 0)])
+
+
+def test_arrays_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="23 samples, 5 labels"):
+        batches(SOURCE, SUBSET, LABELS[:5], batch=1, steps=1, seed=0, replicate=0)
+
+
+def test_workers_change_neither_order_nor_content_and_leave_nothing_behind():
+    plain = list(_stream(per_call=4))
+    loaded = list(_stream(per_call=4, workers=2))
+    assert len(plain) == len(loaded)
+    for one, other in zip(plain, loaded, strict=True):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+            assert type(other[name]) is np.ndarray
+    assert multiprocessing.active_children() == []
+
+
+def test_stopping_early_ends_worker_processes():
+    stream = _stream(workers=1)
+    next(stream)
+    assert multiprocessing.active_children()
+    stream.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_stopping_early_ends_decoding_threads():
+    source = _source()
+    source.in_memory = False
+    stream = batches(source, SUBSET, LABELS, batch=BATCH, steps=100, seed=0, replicate=0)
+    np.testing.assert_array_equal(next(stream)["node"][0], order(0, 0, SIZE, BATCH, 0))
+    del stream
+    deadline = time.monotonic() + 5
+    while any("grain" in thread.name for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not [thread for thread in threading.enumerate() if "grain" in thread.name]
+
+
+def test_a_set_decoded_on_demand_streams_the_same(settings, image_files, write_folder, tmp_path, monkeypatch):
+    root = write_folder(tmp_path, image_files())
+    options = dict(batch=4, steps=6, seed=0, replicate=0)
+    whole = open_dataset(settings(path=root)).train
+    monkeypatch.setattr("jkd.data.images.IN_MEMORY_BYTES", 0)
+    lazy = open_dataset(settings(path=root)).train
+    index = np.arange(6)
+    for one, other in zip(
+        batches(whole, index, whole.labels, **options),
+        batches(lazy, index, lazy.labels, **options),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one["image"], other["image"])
