@@ -72,7 +72,7 @@ def augment(
     return _mixed(images, keys, batch_key, settings["mixup"], settings["cutmix"])
 
 
-def _padded(images: Images, reach: int, pad_value: Sequence[float]) -> Images:
+def _padded(images: Images, reach: int, pad_value: Sequence[float]) -> Float[Array, "b hp wp c"]:
     batch, height, width, _ = images.shape
     fill = _per_channel(images, pad_value).astype(images.dtype)
     canvas_shape = (batch, height + 2 * reach, width + 2 * reach, images.shape[3])

@@ -53,9 +53,9 @@ class EncodedSource:
             try:
                 image = decode(self._listing.blobs[int(i)].read(), self._rules)
             except Unreadable as why:
-                raise UserError(f"{self.name}: {self.id(i)} {why}. Replace or remove it.") from None
+                raise UserError(f"{self.name}: {self.id(int(i))} {why}. Replace or remove it.") from None
             if image.shape[:2] != self.shape[:2]:
-                raise UserError(f"{self.name}: {self.id(i)} is {image.shape[:2]}, unlike its header.")
+                raise UserError(f"{self.name}: {self.id(int(i))} is {image.shape[:2]}, unlike its header.")
             pixels[row] = image
         return pixels
 

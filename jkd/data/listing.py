@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from jkd.data.sources import some
 from jkd.errors import UserError
 
 
+@runtime_checkable
 class Blob(Protocol):
     """Encoded bytes that can be read again at any time."""
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32, Integer, UInt8
@@ -17,6 +17,7 @@ IN_MEMORY_BYTES = 2 * 2**30
 LOAD_BYTES = 8 * 2**30
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to labelled images of one size, in a stable order.
 

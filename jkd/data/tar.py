@@ -1,13 +1,13 @@
 """Image tars read as streams of bytes: nothing is ever extracted to disk, and nothing in them is trusted."""
 
 import gzip
+import io
 import os
 import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from jkd.data.listing import Blob, InFile, InMemory, Tree, is_image
 from jkd.data.sources import LOAD_BYTES, some
@@ -83,7 +83,7 @@ def _blob(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, compres
 class _Guard:
     """A file that refuses single reads no honest tar header asks for, and checks how the archive ends."""
 
-    def __init__(self, file: IO[bytes], most: int) -> None:
+    def __init__(self, file: io.BufferedIOBase, most: int) -> None:
         self._file = file
         self._most = most
 
@@ -125,7 +125,7 @@ def _opened(path: Path, most: int) -> Iterator[tuple[tarfile.TarFile, _Guard, bo
                     f"{path}: expected a {'gzipped tar' if named_gz else 'tar'}, but it starts with "
                     f"{start[:24]!r}. Give a .tar, .tar.gz or .tgz of <split>/<class>/<file>."
                 )
-            file: IO[bytes] = gzip.GzipFile(fileobj=raw) if compressed else raw  # type: ignore[assignment]
+            file: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if compressed else raw
             guard = _Guard(file, most)
             with tarfile.open(fileobj=guard, mode="r:") as archive:  # type: ignore[call-overload]
                 yield archive, guard, compressed

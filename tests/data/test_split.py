@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jkd.config import default
@@ -53,6 +53,7 @@ def test_validation_is_the_same_in_all_replicates_and_apart_from_every_pool():
     assert len(splits[0].val) == 40
 
 
+@settings(deadline=None, max_examples=40)
 @given(count=st.integers(1, 80), replicate=st.integers(0, 5))
 def test_visible_labels_are_true_and_balanced_to_one(count, replicate):
     split = make_split(BALANCED, _config(pool=160, labels=count), replicate)
