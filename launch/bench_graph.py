@@ -19,7 +19,7 @@ SECONDS, BYTES = 120.0, 2e9
 
 
 def clustered(nodes: int, width: int, clusters: int = 100) -> np.ndarray:
-    """Features around `clusters` centres, float32 `[nodes, width]`: the same numbers everywhere."""
+    """Features around `clusters` centres, float32 `[nodes, width]`, the same everywhere."""
     centres = random.uniform("pool", 0, size=clusters * width).reshape(clusters, width) - 0.5
     features = np.empty((nodes, width), np.float32)
     for start in range(0, nodes, 1000):  # in pieces, so that the input's own making does not set the peak
@@ -35,7 +35,9 @@ def peak() -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, value in (("nodes", 50_000), ("width", 512), ("k", 8), ("block", 2048)):
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()

@@ -23,12 +23,9 @@ def save(graph: KnowledgeGraph, folder: str | Path) -> None:
     """Writes the arrays, then `graph.json` as the sign that all is there; each appears whole or not."""
     folder = Path(folder)
     files.write_arrays(folder / "arrays.safetensors", graph.arrays())
-    signed = {
-        "sha256": graph.digest,
-        "arrays_sha256": digest.of_file(folder / "arrays.safetensors"),
-        "manifest": graph.manifest,
-    }
-    files.write_bytes(folder / "graph.json", _text(signed))
+    arrays = digest.of_file(folder / "arrays.safetensors")
+    stored = {"sha256": graph.digest, "arrays_sha256": arrays, "manifest": graph.manifest}
+    files.write_bytes(folder / "graph.json", _text(stored | {"seal": digest.of_json(stored)}))
 
 
 def load(folder: str | Path) -> KnowledgeGraph:
@@ -76,7 +73,7 @@ def load(folder: str | Path) -> KnowledgeGraph:
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """`{"sha256", "arrays_sha256", "manifest"}` of a stored graph, its digest checked; reads no array."""
+    """`{"sha256", "arrays_sha256", "manifest", "seal"}` of a stored graph, checked; reads no array."""
     path = Path(folder) / "graph.json"
     if not path.is_file():
         raise UserError(
@@ -86,18 +83,20 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is larger than {LARGEST} bytes, so it is not a graph's. {REMEDY}")
     signed = files.read_json(path)
     # Written text and read text must agree to the byte, so that not even a changed blank goes unnoticed.
-    whole = isinstance(signed, dict) and set(signed) == {"sha256", "arrays_sha256", "manifest"}
-    if (
-        not whole
-        or _text(signed) != path.read_bytes()
-        or digest.of_json(signed["manifest"]) != signed["sha256"]
-    ):
+    whole = isinstance(signed, dict) and set(signed) == {"sha256", "arrays_sha256", "manifest", "seal"}
+    if not whole or _text(signed) != path.read_bytes() or not _sealed(signed):
         raise UserError(f"{path} is not what was saved: its digest differs. {REMEDY}")
     if signed["manifest"].get("schema") != SCHEMA:
         raise UserError(
             f"{path}: schema {signed['manifest'].get('schema')}, this version reads {SCHEMA}. Build anew."
         )
     return signed
+
+
+def _sealed(signed: dict[str, Any]) -> bool:
+    """Whether the manifest has its own digest, and all that stands beside the seal the seal's."""
+    rest = {key: value for key, value in signed.items() if key != "seal"}
+    return digest.of_json(signed["manifest"]) == signed["sha256"] and digest.of_json(rest) == signed["seal"]
 
 
 def _arrays(path: Path, expected: dict[str, Any]) -> dict[str, np.ndarray]:

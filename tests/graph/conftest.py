@@ -30,8 +30,10 @@ def beliefs_near(rng: np.random.Generator, classes: np.ndarray, noise: float) ->
     return (raised / raised.sum(1, keepdims=True)).astype(np.float32)
 
 
-def make(seed: int = 0, by: str = "folds", names: tuple[str, ...] = ("cat", "dog", "car")) -> KnowledgeGraph:
-    """A graph whose `input` view knows the classes far better than its teacher does."""
+def make(
+    seed: int = 0, by: str = "folds", names: tuple[str, ...] = ("cat", "dog", "car"), noise: float = 1.5
+) -> KnowledgeGraph:
+    """A graph whose `input` view knows the classes far better than its teacher, unless `noise` is small."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, CLASSES, NODES + 20)
     features = (4 * np.eye(CLASSES, 8)[truth] + rng.standard_normal((len(truth), 8))).astype(np.float32)
@@ -39,14 +41,14 @@ def make(seed: int = 0, by: str = "folds", names: tuple[str, ...] = ("cat", "dog
     labels[:LABELLED] = truth[:LABELLED]
     inside, outside = slice(0, NODES), slice(NODES, None)
     beliefs, embeddings = (
-        beliefs_near(rng, truth, 1.5),
+        beliefs_near(rng, truth, noise),
         rng.standard_normal((len(truth), 6)).astype(np.float32),
     )
     held_back: Folds | HoldOut | None = None
     if by == "folds":
         held_back = Folds(
             assign_folds(labels, FOLDS, seed),
-            [beliefs_near(rng, truth[inside], 1.5) for _ in range(FOLDS)],
+            [beliefs_near(rng, truth[inside], noise) for _ in range(FOLDS)],
             [rng.standard_normal((NODES, 6)).astype(np.float32) for _ in range(FOLDS)],
         )
     elif by == "holdout":

@@ -1,0 +1,63 @@
+"""Concepts above the classes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jkd.errors import UserError
+from jkd.graph import taxonomy
+
+
+def written(folder: Path, **content: Any) -> Path:
+    path = folder / "taxonomy.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_names_match_without_regard_to_case_and_missing_ones_are_listed(tmp_path: Path) -> None:
+    path = written(tmp_path, classes=["Cat", "ship"], concepts=["animal"], is_a={"Cat": "animal"})
+    found = taxonomy.load(path, ("dog", "cat"))
+    assert found.concepts == ("animal",)
+    assert found.is_a.tolist() == [[1, 2]]
+    assert found.missing == ("dog",)
+
+
+def test_concepts_have_parents_and_children_may_have_several(tmp_path: Path) -> None:
+    is_a = {"cat": ["pet", "animal"], "pet": "thing", "animal": "thing"}
+    path = written(tmp_path, classes=["cat"], concepts=["animal", "pet", "thing"], is_a=is_a)
+    assert taxonomy.load(path, ("cat",)).is_a.tolist() == [[0, 1], [0, 2], [1, 3], [2, 3]]
+
+
+def test_a_name_that_is_class_and_concept_is_the_class_as_a_child(tmp_path: Path) -> None:
+    path = written(tmp_path, classes=["person"], concepts=["person"], is_a={"person": "person"})
+    assert taxonomy.load(path, ("person",)).is_a.tolist() == [[0, 1]]
+    assert taxonomy.load(path, ("dog",)).is_a.tolist() == []  # the file's class, which this data set has not
+
+
+@pytest.mark.parametrize("name", ["bccd", "cifar10", "cifar100", "coco", "sst2", "trec", "voc"])
+def test_shipped_taxonomies_place_every_class(shared: Path, name: str) -> None:
+    path = shared / "data" / "taxonomies" / f"{name}.json"
+    content = json.loads(path.read_text())
+    found = taxonomy.load(path, content["classes"])
+    assert not found.missing
+    assert len(found.is_a) == len(content["is_a"])
+    assert found.concepts == tuple(content["concepts"])
+
+
+def test_refuses_what_is_not_of_the_form(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'is_a' is not"):
+        taxonomy.load(written(tmp_path, classes=[], concepts=[]), ())
+    with pytest.raises(UserError, match=r"'anmal' is not one of its concepts\. Did you mean 'animal'"):
+        taxonomy.load(
+            written(tmp_path, classes=["cat"], concepts=["animal"], is_a={"cat": "anmal"}), ("cat",)
+        )
+    with pytest.raises(UserError, match=r"'cta' is neither a class nor a concept of it\. Did you mean 'cat'"):
+        taxonomy.load(
+            written(tmp_path, classes=["cat"], concepts=["animal"], is_a={"cta": "animal"}), ("cat",)
+        )
+    with pytest.raises(UserError, match="concepts: a name comes up twice"):
+        taxonomy.load(written(tmp_path, classes=[], concepts=["a", "A"], is_a={}), ())
+    with pytest.raises(UserError, match="is missing"):
+        taxonomy.load(tmp_path / "nowhere.json", ())
