@@ -1,0 +1,139 @@
+"""Reads what a run has written so far, and says what is not there yet. Nothing is computed here."""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from jkd import files
+from jkd.errors import UserError
+
+Key = tuple[int, int]  # replicate, seed
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished teacher, or a finished student of one replicate and seed."""
+
+    folder: Path
+    result: dict[str, Any]
+
+    def predictions(self) -> dict[str, np.ndarray]:
+        """`logits` float32 [T, C]; `projection` [T, d] and `nodes` [N, d] where the student has them."""
+        path = self.folder / "predictions.safetensors"
+        arrays = files.read_arrays(path)
+        if "logits" not in arrays or arrays["logits"].ndim != 2:
+            raise UserError(
+                f"{path}: expected 'logits' [T, C], got {sorted(arrays)}. Delete it and run again."
+            )
+        return arrays
+
+    @cached_property
+    def answers(self) -> Int64[np.ndarray, " t"]:
+        """The class predicted of each test input."""
+        return self.predictions()["logits"].argmax(-1)
+
+    def curve(self) -> list[dict[str, float]]:
+        """The lines of metrics.jsonl; none where there is no such file. A line cut by a kill is left out."""
+        path = self.folder / "metrics.jsonl"
+        lines = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return [line for line in lines if isinstance(line, dict) and "step" in line]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All finished parts of a run.
+
+    Attributes:
+      manifest: manifest.json.
+      teachers: by replicate.
+      students: by name, in the order of the config, then by (replicate, seed).
+      missing: one line for each kind of part that is not there yet.
+    """
+
+    manifest: dict[str, Any]
+    teachers: dict[int, Part]
+    students: dict[str, dict[Key, Part]]
+    missing: tuple[str, ...]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.manifest["config"]
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.config["seeds"]
+
+    @property
+    def replicates(self) -> int:
+        return self.config["replicates"]
+
+    @property
+    def unit(self) -> str:
+        """What intervals and pairs are over: `replicate` where there are several, else `seed`."""
+        return "replicate" if self.replicates > 1 else "seed"
+
+
+def collect(workdir: Path) -> Results:
+    """Reads a workdir: finished parts and the list of those that are missing.
+
+    Raises:
+      UserError: there is no manifest, or a result file is broken.
+    """
+    manifest = files.read_json(workdir / "manifest.json")
+    for key in ("config", "versions", "data"):
+        if not isinstance(manifest, dict) or key not in manifest:
+            raise UserError(
+                f"{workdir / 'manifest.json'}: expected the key '{key}'. Give the --workdir of a run."
+            )
+    config = manifest["config"]
+    root = workdir / "replicates"
+    teachers: dict[int, Part] = {}
+    students: dict[str, dict[Key, Part]] = {name: {} for name in config["students"]}
+    absent: dict[str, list[str]] = {}
+    for replicate in range(config["replicates"]):
+        teacher = _part(root / str(replicate) / "teacher")
+        if teacher:
+            teachers[replicate] = teacher
+        else:
+            absent.setdefault("teacher", []).append(str(replicate))
+        for name in students:
+            for seed in config["seeds"]:
+                part = _part(root / str(replicate) / "students" / name / str(seed))
+                if part:
+                    students[name][replicate, seed] = part
+                else:
+                    absent.setdefault(name, []).append(f"{replicate}/{seed}")
+    return Results(manifest, teachers, students, tuple(_missing(absent)))
+
+
+def _part(folder: Path) -> Part | None:
+    path = folder / "result.json"
+    if not path.is_file():
+        return None
+    result = files.read_json(path)
+    for key in ("params", "metrics", "labels", "receipt"):
+        if not isinstance(result, dict) or key not in result:
+            raise UserError(f"{path}: expected the key '{key}'. Delete the file and run again.")
+    if not re.fullmatch(r"[0-9a-f]{64}", str(result["params"])):
+        raise UserError(f"{path}: 'params' is not a SHA-256. Delete the file and run again.")
+    return Part(folder, result)
+
+
+def _missing(absent: dict[str, list[str]], most: int = 6) -> list[str]:
+    lines = []
+    for name, parts in absent.items():
+        what = "the teacher of replicate" if name == "teacher" else f"{name} of replicate/seed"
+        more = f" and {len(parts) - most} more" if len(parts) > most else ""
+        lines.append(f"{what} {', '.join(parts[:most])}{more}")
+    return lines

@@ -1,0 +1,187 @@
+"""Prediction cards: gathers what one run of one student predicts and why, and lays it out as HTML."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jkd import config as configs
+from jkd import interpret
+from jkd.evaluate import log_softmax
+from jkd.graph.knowledge_graph import KnowledgeGraph
+from jkd.report import markup, text
+from jkd.report.collect import Part, Results
+from jkd.report.tables import best_student
+
+CLASSES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Cards:
+    """The cards of one run.
+
+    Attributes:
+      student: whose predictions they explain; empty where no student is finished.
+      run: its replicate and seed.
+      cards: from `interpret.cards`, each with the `id` of its input.
+      surrogate: from `interpret.surrogate`; None without a projection.
+      doubt: why there are no neighbours; empty where there are.
+    """
+
+    student: str
+    run: tuple[int, int]
+    cards: list[dict[str, Any]]
+    surrogate: dict[str, Any] | None
+    doubt: str
+
+    def as_json(self) -> dict[str, Any]:
+        """What report/cards.json holds."""
+        run = f"{self.run[0]}/{self.run[1]}"
+        return {"student": self.student, "run": run, "surrogate": self.surrogate, "cards": self.cards}
+
+
+def gather(results: Results, summary: Mapping[str, Any], dataset: Any, graph: KnowledgeGraph | None) -> Cards:
+    """Picks student, run and inputs by fixed rules and looks up their nearest graph nodes.
+
+    The student is `report.cards_student`; with `auto` the first of the best student, `knowledge_graph` and
+    the others that has a projection. The run is of the first replicate, whose graph is at hand.
+    """
+    settings = results.config["report"]
+    wanted = settings["cards_student"]
+    names = (
+        [best_student(summary), "knowledge_graph", *results.students] if wanted == configs.AUTO else [wanted]
+    )
+    runs = [
+        (name, run)
+        for name in dict.fromkeys(names)
+        if name in results.students and (run := _run(results, name))
+    ]
+    if not runs or 0 not in results.teachers:
+        return Cards(
+            "", (0, 0), [], None, "No student of the first replicate is finished, so there are no cards."
+        )
+    projected = (pair for pair in runs if graph and "projection" in pair[1][1].predictions())
+    name, (key, part) = next(projected, runs[0])
+    arrays, doubt, found, measured = part.predictions(), "", None, None
+    student, teacher = (
+        _softmax(logits) for logits in (arrays["logits"], results.teachers[0].predictions()["logits"])
+    )
+    if graph is None:
+        doubt = "The knowledge graph of the first replicate is missing, so the cards show beliefs alone."
+    elif "projection" not in arrays or "nodes" not in arrays:
+        doubt = (
+            "No student was trained with the projection term, so the cards show beliefs without neighbours."
+        )
+    elif len(arrays["nodes"]) != len(graph):
+        doubt = (
+            f"{name} was trained on another graph than the one that is there, so its neighbours are left out."
+        )
+    else:
+        projections = (arrays["projection"], arrays["nodes"], graph.beliefs)
+        found = interpret.evidence(*projections, settings["neighbours"])
+        measured = interpret.surrogate(found, *projections, arrays["logits"])
+    labels = dataset.test.labels[: len(student)]
+    picked = interpret.choose(labels, student, teacher, found.belief if found else None, settings["cards"])
+    nodes = (np.zeros(0, np.int32),) * 3 if graph is None else (graph.labels, graph.beliefs, graph.sample)
+    cards = interpret.cards(picked, labels, student, teacher, found, *nodes)
+    for card in cards:
+        card["id"] = dataset.test.id(card["image"])
+        for neighbour in card["neighbours"]:
+            neighbour["id"] = dataset.train.id(neighbour["sample"])
+    return Cards(name, key, cards, measured, doubt)
+
+
+def section(found: Cards, dataset: Any, classes: list[str]) -> str:
+    """The cards as HTML, with how far to trust them before them."""
+    if not found.cards:
+        return f"<p>{text.escape(found.doubt)}</p>"
+    replicate, seed = found.run
+    intro = (
+        "<p>Test inputs picked by a fixed rule, in turn from the right and confident, the wrong, those "
+        "where the neighbours disagree, those where only the student is right, and the right but unsure. "
+        f"Predictions are those of <b>{text.escape(found.student)}</b>, replicate {replicate}, seed "
+        f"{seed}; figures are percent.</p>"
+    )
+    if found.surrogate:
+        measured = found.surrogate
+        intro += (
+            f"<p>Neighbours are the {text.plural(measured['k'], 'graph node')} nearest to the input in the "
+            "projected space; alone they vote with the teacher’s beliefs about them, weighted by "
+            f"nearness. This vote is not how the student decides: over all {measured['n']:,} test inputs "
+            f"it gives the student’s answer for <b>{100 * measured['agreement']:.1f} %</b> (as many nodes "
+            f"drawn at random: {100 * measured['baseline']:.1f} %).</p>"
+        )
+    else:
+        intro += f'<p class="warn">{text.escape(found.doubt)}</p>'
+    tests = dataset.test.images(np.array([card["image"] for card in found.cards]))
+    cards = [_card(card, image, dataset, classes) for card, image in zip(found.cards, tests, strict=True)]
+    return f'{intro}<div class="cards">{"".join(cards)}</div>'
+
+
+def _card(card: Mapping[str, Any], image: np.ndarray, dataset: Any, classes: list[str]) -> str:
+    answer, label = int(np.argmax(card["student"])), card["label"]
+    truth = classes[label] if label >= 0 else "unknown"
+    verb = "is right" if answer == label else "is wrong" if label >= 0 else "answers"
+    picture = markup.thumbnail(image, f"test input {card['id']}")
+    header = (
+        f"<header>{picture}<div>"
+        f'<h3>{text.escape(classes[answer])} <span class="kind">{text.escape(card["kind"])}</span></h3>'
+        f"<p>The student {verb}; the label is <b>{text.escape(truth)}</b>.<br>{text.escape(card['id'])}</p>"
+        f"</div></header>"
+    )
+    evidence = _beliefs(card, classes) + _neighbours(card, dataset, classes)
+    return f'<article class="card">{header}{evidence}</article>'
+
+
+def _beliefs(card: Mapping[str, Any], classes: list[str]) -> str:
+    sides = [("student", card["student"]), ("teacher", card["teacher"]), ("graph", card["alone"])]
+    sides = [(kind, beliefs) for kind, beliefs in sides if beliefs is not None]
+    first = [int(np.argmax(beliefs)) for _, beliefs in sides] + (
+        [card["label"]] if card["label"] >= 0 else []
+    )
+    rest = np.argsort([-value for value in card["student"]], kind="stable").tolist()
+    shown = list(dict.fromkeys(first + rest))[:CLASSES_SHOWN]
+    shown.sort(key=lambda index: -card["student"][index])
+    head = "".join(f"<th>{'neighbours' if kind == 'graph' else kind}</th>" for kind, _ in sides)
+    rows = []
+    for index in shown:
+        bars = "".join(f"<td>{markup.bar(beliefs[index], kind)}</td>" for kind, beliefs in sides)
+        name = text.escape(classes[index])
+        rows.append(f"<tr><th>{name + ' ✓' if index == card['label'] else name}</th>{bars}</tr>")
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _neighbours(card: Mapping[str, Any], dataset: Any, classes: list[str]) -> str:
+    if not card["neighbours"]:
+        return ""
+    images = dataset.train.images(np.array([neighbour["sample"] for neighbour in card["neighbours"]]))
+    items = []
+    for neighbour, image in zip(card["neighbours"], images, strict=True):
+        picture = markup.thumbnail(image, f"training sample {neighbour['id']}")
+        items.append(
+            f"<li>{picture}<b>{text.escape(classes[neighbour['class']])}</b><br>{neighbour['edge']}, teacher "
+            f"{100 * neighbour['belief']:.0f}<br>weight {100 * neighbour['weight']:.0f}, cosine "
+            f'{neighbour["cosine"]:.2f}<br><span class="soft">{text.escape(neighbour["id"])}</span></li>'
+        )
+    says = text.escape(classes[int(np.argmax(card["alone"]))])
+    sure = f"{100 * max(card['alone']):.0f} %"
+    if card["agrees"]:
+        verdict = (
+            f'<p class="verdict">The neighbours alone say <b>{says}</b> ({sure}), as the student does.</p>'
+        )
+    else:
+        verdict = (
+            f'<p class="verdict warn">The neighbours alone say <b>{says}</b> ({sure}): they do not explain '
+            "this "
+            f"prediction.</p>"
+        )
+    return f'<ul class="neighbours">{"".join(items)}</ul>{verdict}'
+
+
+def _run(results: Results, name: str) -> tuple[tuple[int, int], Part] | None:
+    return next(((key, part) for key, part in sorted(results.students[name].items()) if key[0] == 0), None)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return np.exp(log_softmax(logits))

@@ -1,0 +1,82 @@
+"""Small pieces of HTML. What comes from data passes through `text.escape`, here or at the caller."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from jkd.report import text
+from jkd.report.plots import Plot
+
+THUMBNAIL = 96  # pixels a side that a thumbnail has at most
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", best: int | None = None
+) -> str:
+    """A table of ready HTML cells; on a narrow screen each row becomes a block with its column names.
+
+    Args:
+      head: column names, plain text.
+      rows: cells, HTML.
+      caption: HTML below the table.
+      best: index of a row to set off.
+    """
+    titles = "".join(f'<th scope="col">{text.escape(name)}</th>' for name in head)
+    body = []
+    for index, row in enumerate(rows):
+        cells = "".join(
+            f'<td data-label="{text.escape(name)}">{cell}</td>'
+            for name, cell in zip(head[1:], row[1:], strict=True)
+        )
+        mark = ' class="best"' if index == best else ""
+        body.append(f'<tr{mark}><th scope="row">{row[0]}</th>{cells}</tr>')
+    below = f"<caption>{caption}</caption>" if caption else ""
+    return (
+        f'<table class="stack">{below}<thead><tr>{titles}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    )
+
+
+def figure(plot: Plot | None, caption: str) -> str:
+    """A figure in the page's style, light or dark; nothing where there is no plot."""
+    if plot is None:
+        return ""
+    return (
+        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{data_uri(plot.dark)}">'
+        f'<img src="{data_uri(plot.light)}" alt="{text.escape(plot.alt)}"></picture>'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def data_uri(png: bytes) -> str:
+    """The address under which a page carries an image in itself."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def thumbnail(image: UInt8[np.ndarray, "h w c"], alt: str) -> str:
+    """A small picture whose pixels stay squares when it is shown larger."""
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image[..., :3])
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    width, height = picture.size
+    source = data_uri(buffer.getvalue())
+    return f'<img class="pixels" src="{source}" width="{width}" height="{height}" alt="{text.escape(alt)}">'
+
+
+def bar(share: float, kind: str) -> str:
+    """A probability as a bar and in percent."""
+    width = f"{100 * min(max(share, 0.0), 1.0):.1f}"
+    return (
+        f'<svg class="bar {kind}" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{width}" height="6"/></svg><span>{100 * share:.0f}</span>'
+    )
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> str:
+    """Names and values (HTML) below each other."""
+    rows = "".join(f"<dt>{text.escape(name)}</dt><dd>{value}</dd>" for name, value in pairs)
+    return f'<dl class="facts">{rows}</dl>'

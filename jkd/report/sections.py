@@ -1,0 +1,241 @@
+"""The page's sections, each from summary.json and what the run has written; HTML strings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jkd import config as configs
+from jkd.errors import UserError
+from jkd.graph.knowledge_graph import KnowledgeGraph
+from jkd.report import classes, figures, markup, tables, text
+from jkd.report.collect import Results
+from jkd.report.plots import Plot, render
+from jkd.report.summary import TEACHER, churn_over, reference_of
+
+NAMES = {
+    "accuracy": "accuracy",
+    "nll": "NLL",
+    "ece": "ECE",
+    "agreement": "agrees",
+    "kl": "KL",
+    "churn": "churn",
+}
+CHURN = {
+    "seeds": "pairs of seeds of one replicate",
+    "replicates": "pairs of replicates, which differ in their pool, labels and teacher too",
+    "nothing": "pairs of runs, of which there are none here",
+}
+
+
+def plots(results: Results, summary: Mapping[str, Any], graph: KnowledgeGraph | None) -> dict[str, Plot]:
+    """Every figure of the page by its file name, those left out for which there are no data."""
+    drawn = [
+        render("differences", "Paired differences", lambda theme: figures.differences(summary, theme)),
+        render("curves", "Learning curves", lambda theme: figures.curves(results, summary, theme)),
+        render(
+            "bytes", "Primary metric over bytes on disk", lambda theme: figures.over_bytes(summary, theme)
+        ),
+        render("diagnosis", "Scores of the graph's views", lambda theme: figures.diagnosis(summary, theme)),
+        graph and render("classes", "The class graph", lambda theme: classes.draw(graph, theme)),
+    ]
+    return {plot.name: plot for plot in drawn if plot}
+
+
+def results_table(summary: Mapping[str, Any], results: Results) -> str:
+    """Teacher and students with their metrics, labels and n."""
+    rows = []
+    everyone = tables.entries(summary)
+    for name, entry in everyone.items():
+        figures_ = [f'<span class="nowrap">{text.spread(m, entry["metrics"][m])}</span>' for m in NAMES]
+        labels = entry["labels"]
+        count = text.DASH if labels["train"] is None else f"{labels['train']} + {labels['choose']}"
+        n = entry["metrics"][summary["primary"]["metric"]]["n"]
+        rows.append([text.escape(name), *figures_, f'<span class="nowrap">{count}</span>', str(n)])
+    finished = [name for name in summary["students"] if everyone[name]["digests"]]
+    best = max(finished, key=list(everyone).index, default=None)
+    caption = (
+        f"Mean over {tables.unit(summary)}s ± half of its 95 % interval; n counts them. Accuracy, ECE (15 "
+        "bins), agreement with the teacher and churn are percent, NLL and KL from the teacher are nats. "
+        f"Churn is the share of test inputs on which two runs differ, over {CHURN[churn_over(results)]}. "
+        "Labels: those trained on + those that only choices saw. Test inputs: "
+        f"{results.manifest['data']['test']:,}, the same for all."
+    )
+    head = ["", *NAMES.values(), "labels", "n"]
+    return markup.table(head, rows, caption, None if best is None else list(everyone).index(best))
+
+
+def differences(summary: Mapping[str, Any], plot: Plot | None) -> str:
+    """Who differs from the reference student by how much."""
+    reference = reference_of(summary)
+    if reference is None or plot is None:
+        return "<p>No two students are finished yet.</p>"
+    metric = summary["primary"]["metric"]
+    return markup.figure(
+        plot,
+        f"Differences in {metric} to {text.escape(reference)}, run by run, over {tables.unit(summary)}s, "
+        f"with 95 % intervals. Runs of one {tables.unit(summary)} share data, teacher and order of "
+        "samples, so pairing them "
+        f"takes out what they have in common. summary.json has every pair and metric.",
+    )
+
+
+def sizes(summary: Mapping[str, Any], plot: Plot | None) -> str:
+    """The receipt: what each network costs, and what share of the teacher that is."""
+    teacher = summary["receipt"][TEACHER]
+    rows = []
+    for name in tables.entries(summary):
+        receipt = summary["receipt"][name]
+        smaller = text.DASH
+        if teacher["bytes"] and receipt["bytes"]:
+            smaller = f"{teacher['bytes'] / receipt['bytes']:.1f}×"
+        cells = [
+            text.amount(receipt["params"]),
+            text.size(receipt["bytes"]),
+            smaller,
+            text.amount(receipt["macs"]),
+        ]
+        rows.append([text.escape(name), *cells, text.milliseconds(receipt["latency_ms"])])
+    head = ["", "parameters", "bytes on disk", "smaller", "multiply-adds", "latency"]
+    caption = "Multiply-adds and latency are for one input; latency is measured here, in the first replicate."
+    return markup.table(head, rows, caption) + markup.figure(
+        plot, f"{summary['primary']['metric'].capitalize()} over bytes on disk, with 95 % intervals."
+    )
+
+
+def graph_facts(summary: Mapping[str, Any], graph: KnowledgeGraph | None, plot: Plot | None) -> str:
+    """What the graph is made of and whether its edges help."""
+    if graph is None:
+        return "<p>The knowledge graph of the first replicate is not there yet.</p>"
+    counts = graph.counts
+    pairs = [
+        (what, text.join([f"{count:,} {text.escape(kind)}" for kind, count in counts[what].items() if count]))
+        for what in ("nodes", "edges")
+    ]
+    pairs.append(("SHA-256", f"<code>{text.escape(graph.digest)}</code>"))
+    found = summary["graph"]["diagnosis"]
+    if not found:
+        return (
+            markup.facts(pairs) + "<p>No labels were held back, so nobody knows whether the edges help.</p>"
+        )
+    return markup.facts(pairs) + _diagnosis(found, plot)
+
+
+def _diagnosis(found: Mapping[str, Any], plot: Plot | None) -> str:
+    best: dict[str, Any] = {}
+    for row in found["rows"]:
+        if row["view"] not in best or row["nll_fitted"] < best[row["view"]]["nll_fitted"]:
+            best[row["view"]] = row
+    rows = []
+    for view, row in best.items():
+        homophily = found["homophily"].get(view)
+        settings = [text.DASH] * 2 if view == "none" else [f"{row['strength']:g}", f"{row['mix']:g}"]
+        scores = [text.number("accuracy", row["accuracy"]), f"{row['nll_fitted']:.3f}", f"{row['nll']:.3f}"]
+        share = text.number("accuracy", homophily)
+        rows.append(["no edges" if view == "none" else text.escape(view), share, *settings, *scores])
+    by = "folds over the training labels" if found["by"] == "folds" else "a hold-out"
+    chosen = found["best"]["view"]
+    gate = (
+        f"The gate is <b>open</b>: edges of <b>{text.escape(chosen)}</b> beat no edges."
+        if found["gate_open"]
+        else 'The gate is <b class="warn">closed</b>: no edges are as good, so gated students go without.'
+    )
+    head = ["view", "homophily", "strength", "mix", "accuracy", "NLL, fitted", "NLL"]
+    caption = (
+        f"The best setting of each view, scored by {by}: {text.plural(found['scored'], 'label')} hidden "
+        f"once each, {found['labels_used']} of them spent on the choice alone. Homophily: share of the "
+        "edges between labelled samples that join equal labels. NLL, fitted: after one temperature per "
+        "candidate; this one decides."
+    )
+    table = markup.table(head, rows, caption, list(best).index(chosen))
+    figure = markup.figure(
+        plot,
+        "Every candidate: each dot is one strength (darker is stronger) and mix; the dashed line is no "
+        "edges, the ring "
+        "the best. Left is better.",
+    )
+    return f"<p>{gate}</p>{table}{figure}"
+
+
+def doubts(
+    results: Results, summary: Mapping[str, Any], graph: KnowledgeGraph | None, cards_doubt: str
+) -> list[str]:
+    """What is missing, and what a reader should not take for granted; plain text."""
+    metric, unit = summary["primary"]["metric"], tables.unit(summary)
+    lines = [f"Not finished: {part}." for part in results.missing]
+    counts = {entry["metrics"][metric]["n"] for entry in summary["students"].values()}
+    if len(counts) > 1:
+        lines.append(
+            f"Students differ in how many {unit}s are finished; compare them by the paired differences only."
+        )
+    if max(counts, default=0) == 1:
+        lines.append(f"There is one {unit}, so nothing here has an interval.")
+    elif 1 < max(counts, default=0) < 5:
+        lines.append(f"Intervals rest on {max(counts)} {unit}s, which is few.")
+    if unit == "seed" and max(counts, default=0) > 1:
+        lines.append("All seeds share one teacher, pool and graph; intervals say nothing about other ones.")
+    if len(summary["students"]) > 2:
+        others = len(summary["students"]) - 1
+        lines.append(f"The best of {others} students was picked after the fact; no interval allows for that.")
+    if summary["labels"]["choose"]:
+        lines.append(f"Choices saw {summary['labels']['choose']} labels that training did not.")
+    for name, by_key in results.students.items():
+        closed = sorted(
+            {
+                key[0]
+                for key, part in by_key.items()
+                if (part.result.get("choices") or {}).get("gate_open") is False
+            }
+        )
+        if closed:
+            where = f"in {text.plural(len(closed), 'replicate')} of {results.replicates}"
+            lines.append(
+                f"{name}: the diagnosis closed the gate {where}, so it was trained without edges there."
+            )
+    if graph is not None and graph.diagnosis is None:
+        lines.append("The graph has no diagnosis: it is not known whether its edges help.")
+    skipped = results.manifest["data"].get("skipped") or []
+    if skipped:
+        first = ", ".join(f"{name} ({why})" for name, why in skipped[:5])
+        lines.append(
+            f"{text.plural(len(skipped), 'unreadable image')} left out: "
+            f"{first}{' …' if len(skipped) > 5 else ''}."
+        )
+    return [*lines, *([cards_doubt] if cards_doubt else [])]
+
+
+def provenance(results: Results, summary: Mapping[str, Any]) -> str:
+    """Versions, data, config and digests: what it takes to do it again, and to see that it came out alike."""
+    data = results.manifest["data"]
+    pairs = [
+        (
+            "data",
+            f"{text.escape(data['name'])}, {data['train']:,} training and {data['test']:,} test samples",
+        ),
+        ("fingerprint", f"<code>{text.escape(data['fingerprint'])}</code>"),
+    ]
+    pairs += [(str(name), text.escape(value)) for name, value in summary["versions"].items()]
+    differs, whole = _config(results.config)
+    digests = "\n".join(
+        f"{text.visible(name)} {run} {digest}"
+        for name, entry in tables.entries(summary).items()
+        for run, digest in entry["digests"].items()
+    )
+    return (
+        f"{markup.facts(pairs)}<h3>What this config changes</h3>{_lines(differs)}"
+        f"<details><summary>The whole config</summary>{_lines(whole)}</details>"
+        f"<details><summary>Digests of the parameters, by replicate/seed</summary>"
+        f"{_lines(digests)}</details>"
+    )
+
+
+def _lines(lines: str) -> str:
+    return f"<pre>{'<br>'.join(text.escape(line) for line in lines.split(chr(10)))}</pre>"
+
+
+def _config(tree: dict[str, Any]) -> tuple[str, str]:
+    try:
+        config = configs.from_dict(tree)
+    except UserError as error:  # written by another version of jkd
+        return f"(cannot be compared with this version's defaults: {error})", repr(tree)
+    return "\n".join(
+        f"{path} = {value!r}" for path, value in configs.difference(config).items()
+    ), configs.show(config)

@@ -1,0 +1,71 @@
+import copy
+from typing import Any
+
+import pytest
+
+from jkd.report.tables import best_student, entries, finding, table
+
+
+def _with(summary: dict[str, Any], mean: float, low: float | None, high: float | None) -> dict[str, Any]:
+    """The summary with another difference of the best student to the reference."""
+    changed = copy.deepcopy(summary)
+    changed["paired"]["knowledge_graph"]["kd"]["accuracy"] = {"mean": mean, "low": low, "high": high, "n": 3}
+    return changed
+
+
+def test_rows_go_from_the_teacher_and_the_worst_student_to_the_best(written: tuple) -> None:
+    _, summary = written
+    names = list(entries(summary))
+    means = [summary["students"][name]["metrics"]["accuracy"]["mean"] for name in names[1:]]
+    assert names[0] == "teacher" and means == sorted(means)
+    lines = table(summary).splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == names
+    assert len({len(line) for line in lines[:6]}) == 1
+
+
+def test_the_table_says_over_what_how_many_labels_and_against_whom(written: tuple) -> None:
+    _, summary = written
+    text = table(summary)
+    assert "interval over replicates" in text
+    assert "labels used: 20 to train, 0 more to choose settings" in text
+    assert "accuracy minus that of kd, paired" in text
+
+
+def test_the_table_names_students_whose_labels_differ_or_who_are_unfinished(written: tuple) -> None:
+    _, summary = written
+    changed = copy.deepcopy(summary)
+    changed["labels"]["choose"] = 40
+    changed["students"]["kd"]["labels"]["choose"] = 40
+    del changed["students"]["random_edges"]["digests"]["0/0"]
+    text = table(changed)
+    assert "random_edges: 20 to train, 0 more to choose" in text
+    assert "unfinished: random_edges, 2 of 3 runs" in text
+
+
+@pytest.mark.parametrize(
+    ("difference", "says"),
+    [
+        ((0.03, 0.01, 0.05), "a difference of +3.0 points (paired 95 % interval +1.0 to +5.0, n = 3)."),
+        ((0.03, -0.01, 0.07), "an interval that includes 0, so neither is shown to be better."),
+        ((0.03, None, None), "without an interval"),
+    ],
+)
+def test_the_finding_says_what_the_interval_allows(written: tuple, difference: tuple, says: str) -> None:
+    _, summary = written
+    assert best_student(summary) == "knowledge_graph"
+    assert says in finding(_with(summary, *difference))
+
+
+def test_the_finding_says_when_nobody_beats_the_reference(written: tuple) -> None:
+    _, summary = written
+    changed = copy.deepcopy(summary)
+    changed["students"]["kd"]["metrics"]["accuracy"]["mean"] = 0.999
+    assert finding(changed).startswith("No student does better than kd (99.9 % accuracy)")
+
+
+def test_a_run_without_finished_students_has_a_table_and_a_finding(written: tuple) -> None:
+    _, summary = written
+    empty = copy.deepcopy(summary) | {"students": {}, "paired": {}}
+    empty["config"]["students"] = {}
+    assert finding(empty) == "No student is finished yet."
+    assert table(empty).splitlines()[1].startswith("teacher")
