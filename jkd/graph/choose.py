@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
@@ -100,7 +99,7 @@ def joined(
     if student["edges"] == "none" or not choice.gate_open:
         return graph.beliefs
     edges = edges_of(graph, student["edges"], choice.view, seed=seed, replicate=replicate)
-    start = q0(jnp.asarray(graph.beliefs), jnp.asarray(graph.labels), bool(student["inject"]))
+    start = q0(graph.beliefs, graph.labels, bool(student["inject"]))
     temperature, rounds = graph.settings["temperature"], graph.settings["rounds"]
     q = join_beliefs(start, edges.ids, edges.weights, temperature, choice.strength, rounds)
     return np.asarray(sharpen(q, student["sharpen"]), np.float32)

@@ -159,7 +159,7 @@ def homophily(edges: Edges, labels: Int[np.ndarray, " N"]) -> float | None:
     return round(float(((source == target) & known).sum() / known.sum()), DECIMALS) if known.any() else None
 
 
-def _scored(material: Material) -> tuple[Int32[np.ndarray, " S"], Int32[np.ndarray, " S"]]:
+def _scored(material: Material) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " S"]]:
     """(trial, node) of every label that is hidden once."""
     node = np.flatnonzero((material.trial_of >= 0) & (material.labels >= 0))
     return material.trial_of[node], node

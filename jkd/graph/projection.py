@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from jkd.graph.relation import Given
+
 TINY = 1e-12  # added to a squared length: the gradient at a zero vector stays finite
 
 
@@ -14,7 +16,7 @@ def init_projection(key: Key[Array, ""], features: int, width: int) -> dict[str,
     return {"kernel": features**-0.5 * jax.random.normal(key, (features, width)), "bias": jnp.zeros(width)}
 
 
-def project(params: Mapping[str, Array], *parts: Float[Array, "B _"]) -> Float[Array, "B d"]:
+def project(params: Mapping[str, Array], *parts: Float[Given, "B _"]) -> Float[Array, "B d"]:
     """normalise(P [part; part; ...]): the parts side by side through one linear map, rows of length 1.
 
     The teacher's side joins what its neighbours said, `project(params, t, r)`; the student's side joins
@@ -23,6 +25,7 @@ def project(params: Mapping[str, Array], *parts: Float[Array, "B _"]) -> Float[A
     return normalise(jnp.concatenate(parts, axis=-1) @ params["kernel"] + params["bias"][None, :])
 
 
-def normalise(x: Float[Array, "B d"]) -> Float[Array, "B d"]:
+def normalise(x: Float[Given, "B d"]) -> Float[Array, "B d"]:
     """Rows scaled to length 1; a zero row stays zero, with a finite gradient."""
+    x = jnp.asarray(x)
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + jnp.asarray(TINY, x.dtype))

@@ -10,19 +10,21 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+Given = Array | np.ndarray  # arrays of either library
 LEAST = 1e-12  # beliefs below this count as this when a logarithm or a power is taken
 
 
 def row_softmax(
-    weights: Float[Array, "*v N K"], ids: Int[Array, "*v N K"], temperature: Float[Array, ""] | float
+    weights: Float[Given, "*v N K"], ids: Int[Given, "*v N K"], temperature: Float[Array, ""] | float
 ) -> Float[Array, "*v N K"]:
     """Softmax of similarity / temperature over the neighbours present; all zero in a row that has none."""
     return _softmax(weights / jnp.asarray(temperature, weights.dtype), ids >= 0)
 
 
-def _softmax(logits: Float[Array, "*n K"], present: Bool[Array, "*n K"]) -> Float[Array, "*n K"]:
+def _softmax(logits: Float[Given, "*n K"], present: Bool[Given, "*n K"]) -> Float[Array, "*n K"]:
     """Softmax over the entries present, zeros in a row that has none, finite gradients either way."""
     logits = jnp.where(present, logits, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
@@ -32,7 +34,7 @@ def _softmax(logits: Float[Array, "*n K"], present: Bool[Array, "*n K"]) -> Floa
 
 
 def q0(
-    beliefs: Float[Array, "N C"], labels: Int[Array, " N"], inject: bool | Bool[Array, ""] = True
+    beliefs: Float[Given, "N C"], labels: Int[Given, " N"], inject: bool | Bool[Array, ""] = True
 ) -> Float[Array, "N C"]:
     """Where the join starts: the label where one is known (and `inject`), the teacher's belief elsewhere."""
     known = (labels >= 0) & jnp.asarray(inject)
@@ -42,9 +44,9 @@ def q0(
 
 @partial(jax.jit, static_argnames="rounds")
 def join_beliefs(
-    q0: Float[Array, "N C"],
-    ids: Int[Array, "V N K"],
-    weights: Float[Array, "V N K"],
+    q0: Float[Given, "N C"],
+    ids: Int[Given, "V N K"],
+    weights: Float[Given, "V N K"],
     temperature: Float[Array, ""] | float,
     strength: Float[Array, ""] | float,
     rounds: int,
@@ -73,7 +75,7 @@ def join_beliefs(
     flat = jnp.moveaxis(attention, 0, 1).reshape(nodes, views * k)
     a = jnp.asarray(strength, q0.dtype) * (count > 0).astype(q0.dtype)[:, None]
 
-    def diffuse(_: int, q: Array) -> Array:
+    def diffuse(_: Array, q: Array) -> Array:
         # One neighbour at a time: [N, C] in memory, never [N, V K, C].
         gathered = sum(flat[:, j, None] * q[flat_ids[:, j]] for j in range(views * k))
         return (1 - a) * q0 + a * gathered
@@ -81,7 +83,7 @@ def join_beliefs(
     return jax.lax.fori_loop(0, rounds, diffuse, q0)
 
 
-def sharpen(q: Float[Array, "*b C"], power: Float[Array, ""] | float) -> Float[Array, "*b C"]:
+def sharpen(q: Float[Given, "*b C"], power: Float[Array, ""] | float) -> Float[Array, "*b C"]:
     """q ** power, renormalised: above 1 it makes beliefs more decided. At 1 nothing changes."""
     power = jnp.asarray(power, q.dtype)
     raised = jax.nn.softmax(jnp.log(jnp.maximum(q, jnp.asarray(LEAST, q.dtype))) * power, axis=-1)
@@ -101,10 +103,10 @@ def init_feature_join(key: Key[Array, ""], features: int, views: int, heads: int
 
 def feature_join(
     params: Mapping[str, Array],
-    anchors: Float[Array, "B D"],
-    neighbours: Float[Array, "B V K D"],
-    weights: Float[Array, "B V K"],
-    mask: Bool[Array, "B V K"],
+    anchors: Float[Given, "B D"],
+    neighbours: Float[Given, "B V K D"],
+    weights: Float[Given, "B V K"],
+    mask: Bool[Given, "B V K"],
 ) -> Float[Array, "B R"]:
     """r_i = for each head, the sum over neighbours j of a(i, j) V t_j; heads side by side, R = heads x E.
 

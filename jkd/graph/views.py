@@ -5,6 +5,7 @@ embeddings by sample id, or edges as they are. Edges help by what they know and 
 """
 
 import csv
+import itertools
 import zipfile
 from array import array
 from collections.abc import Container, Iterator, Sequence
@@ -129,7 +130,13 @@ def _text_rows(path: Path) -> Iterator[tuple[int, str, str, str]]:
                 yield line
 
     reader = csv.reader(lines(), delimiter="\t" if path.suffix == ".tsv" else ",")
-    for number, cells in enumerate(reader, 1):
+    for number in itertools.count(1):
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UserError(f'{path}: row {number} is not readable ({error}). Quote texts with ".') from None
+        if cells is None:
+            return
         if not cells or (
             number == 1 and [cell.strip().lower() for cell in cells] == ["source", "target", "weight"]
         ):

@@ -24,14 +24,14 @@ def dense(table: Edges) -> np.ndarray:
     return matrix
 
 
-def greedy(matrix: np.ndarray, budget: int) -> list[int]:
+def greedy(matrix: np.ndarray, budget: int) -> np.ndarray:
     covered, picks = np.zeros(len(matrix)), []
     for _ in range(budget):
         gains = np.maximum(matrix - covered, 0).sum(1)
         gains[picks] = -1
         picks.append(int(gains.argmax()))
         covered = np.maximum(covered, matrix[picks[-1]])
-    return picks
+    return np.asarray(picks)
 
 
 def test_facility_location_reaches_the_golden_objective(golden: dict) -> None:

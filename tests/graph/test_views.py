@@ -116,5 +116,7 @@ def test_lines_without_end_or_of_other_columns_are_refused(tmp_path: Path) -> No
         file_view(edge_file(tmp_path, "a," + "x" * 10**6), IDS, 2)
     with pytest.raises(UserError, match="line 2 has 2 columns"):
         file_view(edge_file(tmp_path, "a,b,1\na,b\n"), IDS, 2)
+    with pytest.raises(UserError, match="row 1 is not readable"):
+        file_view(edge_file(tmp_path, '"' + "a,b,1\n" * 30_000), IDS, 2)
     with pytest.raises(UserError, match="no edge joins two samples"):
         file_view(edge_file(tmp_path, "x,y,1\n"), IDS, 2)
