@@ -161,7 +161,7 @@ def _around(made: networkx.DiGraph) -> list[Any]:
 
     def tie(a: Any, b: Any) -> float:
         both = (made.get_edge_data(a, b), made.get_edge_data(b, a))
-        return sum(data["weight"] for data in both if data and data["kind"] == "confused_with")
+        return math.fsum(data["weight"] for data in both if data and data["kind"] == "confused_with")
 
     walk = [left.pop(0)] if left else []
     while left:

@@ -38,7 +38,7 @@ class Part:
         """The class predicted of each test input."""
         return self.predictions()["logits"].argmax(-1)
 
-    def curve(self) -> list[dict[str, float]]:
+    def curve(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; none where there is no such file. A line cut by a kill is left out."""
         path = self.folder / "metrics.jsonl"
         lines = []

@@ -83,7 +83,8 @@ def gather(results: Results, summary: Mapping[str, Any], dataset: Any, graph: Kn
         measured = interpret.surrogate(found, *projections, arrays["logits"])
     labels = dataset.test.labels[: len(student)]
     picked = interpret.choose(labels, student, teacher, found.belief if found else None, settings["cards"])
-    nodes = (np.zeros(0, np.int32),) * 3 if graph is None else (graph.labels, graph.beliefs, graph.sample)
+    empty = np.zeros(0, np.int32)
+    nodes = (graph.labels, graph.beliefs, graph.sample) if graph is not None else (empty, student[:0], empty)
     cards = interpret.cards(picked, labels, student, teacher, found, *nodes)
     for card in cards:
         card["id"] = dataset.test.id(card["image"])
@@ -95,7 +96,7 @@ def gather(results: Results, summary: Mapping[str, Any], dataset: Any, graph: Kn
 def section(found: Cards, dataset: Any, classes: list[str]) -> str:
     """The cards as HTML, with how far to trust them before them."""
     if not found.cards:
-        return f"<p>{text.escape(found.doubt)}</p>"
+        return f"<p>{text.escape(found.doubt)}</p>" if found.doubt else ""
     replicate, seed = found.run
     intro = (
         "<p>Test inputs picked by a fixed rule, in turn from the right and confident, the wrong, those "

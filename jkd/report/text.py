@@ -33,7 +33,7 @@ def escape(value: Any) -> str:
     return html.escape(visible(value), quote=True)
 
 
-def number(metric: str, value: float | None, signed: bool = False) -> str:
+def number(metric: str, value: float | int | None, signed: bool = False) -> str:
     """A metric's value: shares in percent to one decimal, others to three; a dash where not measured."""
     if value is None or not math.isfinite(value):
         return DASH
@@ -59,7 +59,7 @@ def interval(metric: str, entry: dict[str, Any]) -> str:
     return f"[{number(metric, entry['low'], True)}, {number(metric, entry['high'], True)}]"
 
 
-def amount(value: float | None, units: tuple[str, ...] = COUNT_UNITS) -> str:
+def amount(value: float | int | None, units: tuple[str, ...] = COUNT_UNITS) -> str:
     """Three significant figures with a unit in steps of 1,000: `17.3 kB`, `1.2M`."""
     if value is None:
         return DASH
@@ -70,12 +70,12 @@ def amount(value: float | None, units: tuple[str, ...] = COUNT_UNITS) -> str:
     return f"{text} {units[step]}" if units is BYTE_UNITS else f"{text}{units[step]}"
 
 
-def size(value: float | None) -> str:
+def size(value: float | int | None) -> str:
     """Bytes for people."""
     return amount(value, BYTE_UNITS)
 
 
-def milliseconds(value: float | None) -> str:
+def milliseconds(value: float | int | None) -> str:
     """A latency."""
     return DASH if value is None else f"{value:.3g} ms"
 

@@ -154,3 +154,11 @@ def test_the_class_graph_has_all_edge_types_and_is_cut_to_the_most_confused(writ
 @pytest.mark.parametrize("replicates", [1, 2])
 def test_reports_of_few_units_can_be_written(make_run: Callable, replicates: int) -> None:
     _parse(_report(make_run(replicates=replicates, seeds=(0, 1))))
+
+
+def test_a_config_that_asks_for_no_cards_has_no_section_of_them(make_run: Callable) -> None:
+    run = make_run(replicates=1)
+    manifest = files.read_json(run.workdir / "manifest.json")
+    manifest["config"]["report"]["cards"] = 0
+    files.write_json(run.workdir / "manifest.json", manifest)
+    assert "Prediction cards" not in _report(run)
