@@ -62,13 +62,13 @@ def build_graph(
     k, block = int(settings["k"]), int(settings["block"])
     by_view = {name: features if name == "teacher" else _given(views, name) for name in names}
     edges = {name: trials.view_edges(view, k, block) for name, view in by_view.items()}
-    beliefs, labels = beliefs.astype(np.float32), labels.astype(np.int32)
+    beliefs, labels = beliefs.astype(np.float32), _int32("labels", labels)
     taxonomy = taxonomy or Taxonomy()
     graph = KnowledgeGraph(
         classes=tuple(classes),
         concepts=taxonomy.concepts,
         views=names,
-        sample=sample.astype(np.int32),
+        sample=_int32("sample", sample),
         features=features.astype(np.float32),
         beliefs=beliefs,
         labels=labels,
@@ -95,6 +95,13 @@ def _given(views: Mapping[str, View], name: str) -> View:
     if name not in views:
         raise UserError(f"graph.views: '{name}' was asked for, but only {', '.join(views) or 'none'} came.")
     return views[name]
+
+
+def _int32(name: str, numbers: np.ndarray) -> np.ndarray:
+    narrow = numbers.astype(np.int32)
+    if (narrow != numbers).any():
+        raise UserError(f"{name}: {numbers[narrow != numbers][0]} does not fit in 32 bits. Use smaller ids.")
+    return narrow
 
 
 def _plain(value: Any) -> Any:

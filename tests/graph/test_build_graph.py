@@ -73,6 +73,8 @@ def test_what_a_graph_cannot_hold_is_refused() -> None:
         build(settings=SETTINGS | {"views": ("input",)})
     with pytest.raises(UserError, match="labels: node 0 has label 5"):
         build(labels=np.full(10, 5))
+    with pytest.raises(UserError, match="sample: 4294967296 does not fit in 32 bits"):
+        build(sample=np.arange(10) * 2**32)
     with pytest.raises(UserError, match="sum to 1"):
         build(beliefs=np.ones((10, 3), np.float32))
 
