@@ -66,6 +66,8 @@ def budget(config: ConfigDict) -> None:
     }
     students = {name: {"objective": kd, "sampling": {"budget": 60, **rule}} for name, rule in rules.items()}
     students["facility_location"]["graph"] = {"edges": "real", "view": "input"}
-    students["facility_location_random"] = students["facility_location"] | {"graph": {"edges": "random", "view": "input"}}
+    students["facility_location_random"] = students["facility_location"] | {
+        "graph": {"edges": "random", "view": "input"}
+    }
     with config.unlocked():
         config.students = ConfigDict(students)

@@ -47,7 +47,12 @@ def share_of(graph: KnowledgeGraph, network: ConfigDict, goal: Objective, seed: 
     choice = choose(graph, network.graph, **draw)
     edges = None
     if network.graph.edges != "none":
-        choices |= {"edges": network.graph.edges, "view": choice.view, "strength": choice.strength, "mix": choice.mix}
+        choices |= {
+            "edges": network.graph.edges,
+            "view": choice.view,
+            "strength": choice.strength,
+            "mix": choice.mix,
+        }
         choices["gate_open"] = choice.gate_open
         used = max(used, choice.diagnosis.labels_used if choice.diagnosis else 0)
         edges = edges_of(graph, network.graph.edges, choice.view, **draw)

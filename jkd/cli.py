@@ -83,7 +83,12 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     ).add_argument
     _config_flag(add)
     _workdir_flag(add)
-    add("--only", metavar="NAME/SEED", default="", help="only this student and seed (and what it needs); no report")
+    add(
+        "--only",
+        metavar="NAME/SEED",
+        default="",
+        help="only this student and seed (and what it needs); no report",
+    )
     add("--replicate", metavar="I", type=int, default=None, help="only this replicate; no report")
     add("--quiet", action="store_true", help="no progress")
     add = verb(
@@ -133,7 +138,7 @@ def _workdir_flag(add: Callable[..., argparse.Action]) -> None:
     add("--workdir", metavar="DIR", type=Path, required=True, help="the folder of the run")
 
 
-def _resolved(options: argparse.Namespace) -> "ConfigDict":  # type: ignore[name-defined]  # noqa: F821
+def _resolved(options: argparse.Namespace) -> "ConfigDict":  # type: ignore[name-defined]
     from jkd import config as configs
 
     config = configs.load(options.config)

@@ -35,7 +35,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror or error}. Choose another --workdir.") from None
+        raise UserError(
+            f"cannot make the folder {folder}: {error.strerror or error}. Choose another --workdir."
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -27,7 +27,9 @@ def open_run(workdir: Path, config: ConfigDict, dataset: DataSet) -> None:
     if not path.exists():
         if workdir.is_dir() and any(workdir.iterdir()):
             there = ", ".join(sorted(entry.name for entry in workdir.iterdir())[:5])
-            raise UserError(f"--workdir: {workdir} is not empty and holds no run ({there}). Choose a new or empty folder.")
+            raise UserError(
+                f"--workdir: {workdir} is not empty and holds no run ({there}). Choose a new or empty folder."
+            )
     else:
         before = files.read_json(path)
         if not isinstance(before, dict) or "config" not in before or "data" not in before:
@@ -79,7 +81,9 @@ def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
 
 def _compare(path: Path, before: dict[str, Any], config: ConfigDict, dataset: DataSet) -> None:
     if before["data"].get("fingerprint") != dataset.fingerprint:
-        raise UserError(f"{path.parent} holds a run on other data ({before['data'].get('name')}). Choose another --workdir.")
+        raise UserError(
+            f"{path.parent} holds a run on other data ({before['data'].get('name')}). Choose another --workdir."
+        )
     old, new = configs.flatten(before["config"]), configs.flatten(configs.as_dict(config))
     changed = [
         f"{key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"

@@ -32,7 +32,9 @@ METHODS: dict[str, Method] = {
     "cross_entropy": Method("jkd.losses.logits:cross_entropy", {"smoothing": 0.0}, paper="the labels, where known"),
     "kd": Method("jkd.losses.logits:kd", {"temperature": 4.0}, paper="Hinton et al. 2015, arXiv 1503.02531"),
     "label_smoothing": Method(
-        "jkd.losses.logits:smoothed_kd", {"smoothing": "auto"}, paper="KD to the teacher's target smoothed; Szegedy 2016"
+        "jkd.losses.logits:smoothed_kd",
+        {"smoothing": "auto"},
+        paper="KD to the teacher's target smoothed; Szegedy 2016",
     ),
     "joined_beliefs": Method("jkd.losses.logits:joined_beliefs", paper="jkd: KL to (1-m) teacher + m joined beliefs"),
     "projection": Method(
@@ -41,7 +43,9 @@ METHODS: dict[str, Method] = {
         paper="van den Oord 2018, arXiv 1807.03748; Tian 2020, arXiv 1910.10699",
     ),
     "relation_matching": Method(
-        "jkd.losses.relations:relation_matching", {"temperature": 0.1}, paper="jkd: KL of in-batch relation rows"
+        "jkd.losses.relations:relation_matching",
+        {"temperature": 0.1},
+        paper="jkd: KL of in-batch relation rows",
     ),
     "fitnet": Method("jkd.losses.features:fitnet", taps=True, regress=True, paper="Romero 2015, arXiv 1412.6550"),
     "rkd": Method(

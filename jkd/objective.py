@@ -27,8 +27,7 @@ from jkd.graph import projection, relation
 from jkd.tasks import Anchors
 
 INPUTS = frozenset(
-    "student_logits teacher_logits label_target labelled joined mix student_feature teacher_feature "
-    "student_projection teacher_projection".split()
+    ["student_logits", "teacher_logits", "label_target", "labelled", "joined", "mix", "student_feature", "teacher_feature", "student_projection", "teacher_projection"]
 )
 AUTO = "auto"
 
@@ -150,7 +149,11 @@ class Objective:
     ) -> Float[Array, "b p"]:
         """T_i = normalise(P_t [t_i ; r_i]), r_i gathered by attention over the graph's edges."""
         gathered = relation.feature_join(
-            params["join"], feature, given["neighbour_features"], given["neighbour_weights"], given["neighbour_mask"]
+            params["join"],
+            feature,
+            given["neighbour_features"],
+            given["neighbour_weights"],
+            given["neighbour_mask"],
         )
         return projection.project(params["teacher"], feature, gathered)
 

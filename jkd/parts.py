@@ -232,7 +232,9 @@ def make_student(
         state = fit(setup, compiled.init(run, setup.teacher))
         variables = jax.tree.map(np.asarray, state.variables)
         own = session.apply_of(network)
-        outputs, features = session.predictor(own)(variables, session.dataset.test, np.arange(len(session.dataset.test)))
+        outputs, features = session.predictor(own)(
+            variables, session.dataset.test, np.arange(len(session.dataset.test))
+        )
         predictions = {"logits": outputs}
         if goal.projects:
             predictions |= _projected(compiled, state.objective, features, share.knowledge)
@@ -254,7 +256,9 @@ def make_student(
     return result
 
 
-def _projected(compiled: Compiled, objective: PyTree, features: np.ndarray, knowledge: Knowledge) -> dict[str, np.ndarray]:
+def _projected(
+    compiled: Compiled, objective: PyTree, features: np.ndarray, knowledge: Knowledge
+) -> dict[str, np.ndarray]:
     """The test samples and the graph's nodes in the projected space: what a card looks neighbours up in."""
     assert knowledge.features is not None
     size, block = len(knowledge.features), 512
@@ -285,8 +289,10 @@ def read_variables(folder: Path, result: Result) -> PyTree:
     """A finished part's variables, checked against the digest in its result."""
     variables = compress.load_variables(folder / "variables.safetensors")
     if digest.of_tree(variables) != result["params"]:
-        raise UserError(f"{folder / 'variables.safetensors'} is damaged: its SHA-256 is not the one in result.json. "
-                        f"Delete {folder} to make this part again.")
+        raise UserError(
+            f"{folder / 'variables.safetensors'} is damaged: its SHA-256 is not the one in result.json. "
+            f"Delete {folder} to make this part again."
+        )
     return variables
 
 

@@ -68,7 +68,9 @@ def distill(
                     locked.append((split, teacher, graph, place, name, seed))
         for made_of in locked:  # others were at work on these: wait for them last
             parts.make_student(session, *made_of, progress, wait=True)
-    return None if only or replicate is not None else reports.write_report(workdir, session.dataset, _first_graph(workdir))
+    return (
+        None if only or replicate is not None else reports.write_report(workdir, session.dataset, _first_graph(workdir))
+    )
 
 
 def report(workdir: str | Path) -> dict[str, Any]:

@@ -105,7 +105,6 @@ def test_override_refuses_naming_key_and_expectation(path: str, text: str, messa
         ({"replicates": 0}, "replicates: expected 1 to"),
         ({"report.reference": "none"}, "there is no student 'none'"),
         ({"student.graph.edges": "real"}, "no objective term uses edges"),
-        ({"student.train.augment.mixup": 0.2, "student.train.augment.cutmix": 1.0}, "not both"),
         ({"teacher.fn": "a:b"}, "folds"),
     ],
 )
@@ -135,9 +134,14 @@ def test_a_term_without_edges_is_refused():
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [("configs/digit.py", "Did you mean 'configs/digits.py'?"), ("configs/digits.py:ful", "Did you mean 'full'?")],
+    [
+        ("configs/digit.py", "Did you mean 'configs/digits.py'?"),
+        ("configs/digits.py:ful", "Did you mean 'full'?"),
+    ],
 )
-def test_missing_file_and_variant_name_the_nearest(root: Path, monkeypatch: pytest.MonkeyPatch, spec: str, message: str):
+def test_missing_file_and_variant_name_the_nearest(
+    root: Path, monkeypatch: pytest.MonkeyPatch, spec: str, message: str
+):
     monkeypatch.chdir(root)
     with pytest.raises(UserError) as caught:
         configs.load(spec)
@@ -156,7 +160,10 @@ def test_every_shipped_config_and_variant_resolves(root: Path):
     assert files
     for path in files:
         for variant in _variants(path):
-            configs.resolve(configs.load(f"{path}:{variant}" if variant else str(path)))
+            config = configs.load(f"{path}:{variant}" if variant else str(path))
+            if config.data.source == "images":  # these ask for a path on the command line
+                configs.override(config, "data.path", "anywhere")
+            configs.resolve(config)
             assert "jkd distill --config=" in path.read_text().split('"""')[1], f"{path} does not show its command"
 
 

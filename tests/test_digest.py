@@ -12,7 +12,11 @@ def test_a_boundary_cannot_be_moved():
 
 @pytest.mark.parametrize(
     "other",
-    [np.arange(6, dtype=np.int64), np.arange(6, dtype=np.int32).reshape(2, 3), np.arange(1, 7, dtype=np.int32)],
+    [
+        np.arange(6, dtype=np.int64),
+        np.arange(6, dtype=np.int32).reshape(2, 3),
+        np.arange(1, 7, dtype=np.int32),
+    ],
 )
 def test_dtype_shape_and_bits_all_count(other: np.ndarray):
     assert digest.of_array(np.arange(6, dtype=np.int32)) != digest.of_array(other)

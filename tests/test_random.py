@@ -17,12 +17,20 @@ def _words(key: jax.Array) -> tuple[int, ...]:
 
 
 def test_streams_seeds_replicates_and_steps_all_differ():
-    keys = [random.key(name, seed, rep, step) for name in random.STREAMS for seed in (0, 1) for rep in (0, 1) for step in (0, 1)]
+    keys = [
+        random.key(name, seed, rep, step)
+        for name in random.STREAMS
+        for seed in (0, 1)
+        for rep in (0, 1)
+        for step in (0, 1)
+    ]
     assert len({_words(key) for key in keys}) == len(keys)
 
 
 def test_traced_numbers_give_the_same_key():
-    traced = jax.jit(lambda seed, rep, step: random.key("augment", seed, rep, step))(np.uint32(3), np.uint32(5), np.uint32(7))
+    traced = jax.jit(lambda seed, rep, step: random.key("augment", seed, rep, step))(
+        np.uint32(3), np.uint32(5), np.uint32(7)
+    )
     assert _words(traced) == _words(random.key("augment", 3, 5, 7))
 
 
@@ -50,7 +58,7 @@ def test_host_bits_are_written_down():
 
 def test_uniform_is_uniform():
     drawn = random.uniform("noise", 1, size=20_000)
-    assert 0 <= drawn.min() and drawn.max() < 1
+    assert drawn.min() >= 0 and drawn.max() < 1
     assert abs(drawn.mean() - 0.5) < 0.01 and abs(drawn.var() - 1 / 12) < 0.005
 
 

@@ -95,7 +95,12 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
                     setup.progress(step, steps, log.lines[-1]["loss"] if log.lines else float("nan"))
             if setup.evaluate and settings.eval_every and (_passed(settings.eval_every, before, step) or step == last):
                 log.write(step, {f"val_{key}": value for key, value in setup.evaluate(state.variables).items()})
-            if interrupt.requested() or step == last < steps or _passed(settings.checkpoint_every, before, step) and step < last:
+            if (
+                interrupt.requested()
+                or step == last < steps
+                or (_passed(settings.checkpoint_every, before, step)
+                and step < last)
+            ):
                 save()
                 saved = step
                 interrupt.stop_if_requested()

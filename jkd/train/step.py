@@ -121,7 +121,10 @@ class Program:
         if self.teacher is None or not self.objective.needs_teacher:
             return None
         outputs, taps = self.teacher(variables, prepared.batch["image"])
-        side = Side(self.task.anchors(prepared.batch, outputs, taps), {tap: taps[tap] for tap in self.objective.teacher_taps})
+        side = Side(
+            self.task.anchors(prepared.batch, outputs, taps),
+            {tap: taps[tap] for tap in self.objective.teacher_taps},
+        )
         return jax.lax.stop_gradient(side)
 
     def shard_forward(
@@ -195,14 +198,21 @@ class Program:
         teacher_side = self.teacher_side(teacher, prepared)
         progress = state.step.astype(jnp.float32) / self.steps
         if self.settings.accumulate == 1:
-            forward = partial(self.shard_forward, batch_stats=state.batch_stats, batch=prepared.batch, dropout=prepared.dropout)
+            forward = partial(
+                self.shard_forward,
+                batch_stats=state.batch_stats,
+                batch=prepared.batch,
+                dropout=prepared.dropout,
+            )
 
             def outputs(params: PyTree) -> tuple[Any, tuple[Side, PyTree]]:
                 side, stats = forward(params)
                 return _differentiable(side), (side, stats)
 
             _, backward, (side, stats) = jax.vjp(outputs, state.params, has_aux=True)
-            loss, terms, own, cotangent = self.global_gradient(state.objective, side, teacher_side, prepared.given, progress)
+            loss, terms, own, cotangent = self.global_gradient(
+                state.objective, side, teacher_side, prepared.given, progress
+            )
             grads = backward(cotangent)[0]
         else:
             loss, terms, own, grads, stats = self._accumulated(state, prepared, teacher_side, progress)
@@ -226,7 +236,9 @@ class Program:
         batches = cut({key: value for key, value in prepared.batch.items() if key != "step"})
         batches = [{**micro, "step": step} for micro in batches]
         dropouts = cut(prepared.dropout)
-        passes = [self.shard_forward(state.params, state.batch_stats, *pair) for pair in zip(batches, dropouts, strict=True)]
+        passes = [
+            self.shard_forward(state.params, state.batch_stats, *pair) for pair in zip(batches, dropouts, strict=True)
+        ]
         side = join([side for side, _ in passes])
         loss, terms, own, cotangent = self.global_gradient(state.objective, side, teacher, prepared.given, progress)
         grads = [
@@ -247,7 +259,9 @@ class Program:
         batches = {key: value for key, value in chunk.items() if key != "count"}
         length = batches["step"].shape[0]
         if length == 1:  # no loop: convolutions inside one are ten times slower on CPU
-            state, metrics = self.train_step(state, teacher, knowledge, jax.tree.map(lambda leaf: leaf[0], batches), run)
+            state, metrics = self.train_step(
+                state, teacher, knowledge, jax.tree.map(lambda leaf: leaf[0], batches), run
+            )
             return state, jax.tree.map(lambda value: value[None], metrics)
 
         def body(index: Array, carry: tuple[TrainState, dict[str, Array]]) -> tuple[TrainState, dict[str, Array]]:
@@ -269,7 +283,10 @@ class Program:
     def jitted(self) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
         """`train_steps` compiled for the mesh: batches split over devices, everything else on each, state donated."""
         everywhere, split = sharding.replicated(self.mesh), sharding.over_steps_and_samples(self.mesh)
-        batch = {key: split for key in ("image", "label", "id", "node")} | {"step": everywhere, "count": everywhere}
+        batch = {key: split for key in ("image", "label", "id", "node")} | {
+            "step": everywhere,
+            "count": everywhere,
+        }
         return jax.jit(
             self.train_steps,
             in_shardings=(everywhere, everywhere, everywhere, batch, everywhere),

@@ -1,0 +1,175 @@
+"""What a config may say: choices, ranges, and combinations that cannot work."""
+
+import re
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jkd import methods
+from jkd.config.defaults import AUTO
+from jkd.config.tree import as_dict, flatten
+from jkd.errors import UserError, did_you_mean
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "task": ("classification",),
+    "model": ("mlp", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19"),
+    "layout": ("cifar", "torchvision"),
+    "dtype": ("float32", "bfloat16"),
+    "optimizer.name": ("adam", "adamw", "sgd", "lamb", "lion", "rmsprop"),
+    "optimizer.schedule": ("constant", "cosine", "linear", "step"),
+    "data.broken": ("refuse", "skip"),
+    "data.noise": ("none", "symmetric", "pair_flip"),
+    "graph.diagnosis": ("folds", "holdout", "none"),
+    "graph.edges": ("real", "random", "class_random", "none"),
+    "sampling.of": ("pool", "labelled"),
+    "sampling.by": ("uniform", "class_balanced", "facility_location"),
+}
+# key -> (least, most): both inclusive
+RANGES: dict[str, tuple[float, float]] = {
+    "replicates": (1, 10_000),
+    "devices": (0, 1_000_000),
+    "width": (1, 1_000_000),
+    "depth": (0, 1_000),
+    "dropout": (0, 0.95),
+    "train.steps": (0, 10**9),
+    "train.epochs": (0, 10**6),
+    "train.batch": (1, 10**7),
+    "train.accumulate": (1, 10**5),
+    "train.steps_per_call": (1, 10**5),
+    "train.checkpoint_every": (0, 10**9),
+    "train.log_every": (1, 10**9),
+    "train.eval_every": (0, 10**9),
+    "train.ema": (0, 0.999999),
+    "optimizer.learning_rate": (0, 1e6),
+    "optimizer.momentum": (0, 0.9999),
+    "optimizer.weight_decay": (0, 100),
+    "optimizer.clip": (0, 1e9),
+    "optimizer.warmup": (0, 1),
+    "augment.shift": (0, 1024),
+    "augment.pad_crop": (0, 1024),
+    "augment.cutout": (0, 4096),
+    "augment.mixup": (0, 100),
+    "augment.cutmix": (0, 100),
+    "data.limit": (0, 10**12),
+    "data.test_limit": (0, 10**12),
+    "data.image_size": (0, 16_384),
+    "data.max_pixels": (1, 10**10),
+    "data.val": (0, 0.9),
+    "data.pool": (0, 10**12),
+    "data.labels": (0, 10**12),
+    "data.noise_rate": (0, 1),
+    "data.workers": (0, 256),
+    "graph.k": (1, 1024),
+    "graph.temperature": (1e-4, 1e4),
+    "graph.rounds": (0, 10_000),
+    "graph.predicted_as": (1, 100_000),
+    "graph.block": (1, 10**6),
+    "graph.folds": (2, 100),
+    "graph.strength": (0, 1),
+    "graph.mix": (0, 1),
+    "graph.sharpen": (0.01, 100),
+    "sampling.budget": (0, 10**12),
+    "projection": (1, 65_536),
+    "heads": (1, 256),
+    "report.cards": (0, 1000),
+    "report.neighbours": (1, 1000),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses the first value out of range or combination that cannot work, naming its key."""
+    for path, value in flatten(as_dict(config)).items():
+        for key, choices in CHOICES.items():
+            if (path == key or path.endswith("." + key)) and value not in choices:
+                raise UserError(f"{path}: {value!r} is not one of them.{did_you_mean(str(value), choices)}")
+        for key, (least, most) in RANGES.items():
+            if (path == key or path.endswith("." + key)) and value != AUTO and not least <= value <= most:
+                raise UserError(f"{path}: expected {least} to {most}, got {value}.")
+        if path.endswith(".schedule") and ".objective." in path and value not in methods.SCHEDULES:
+            raise UserError(f"{path}: {value!r} is not one of them.{did_you_mean(str(value), methods.SCHEDULES)}")
+    if not config.students:
+        raise UserError("students: there is none. Name at least one, as in config.students = {'kd': {...}}.")
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        raise UserError(f"seeds: expected one or more different whole numbers, got {config.seeds}.")
+    if any(not float(seed).is_integer() or not 0 <= seed < 2**31 for seed in config.seeds):
+        raise UserError(f"seeds: expected whole numbers from 0 to 2**31 - 1, got {config.seeds}.")
+    _check_data(config)
+    _check_network(config.teacher, "teacher")
+    for name, student in config.students.items():
+        _check_network(student, f"students.{name}")
+        _check_student(config, name, student)
+    for key in ("cards_student", "reference"):
+        name = config.report[key]
+        if name != AUTO and name not in config.students:
+            raise UserError(f"report.{key}: there is no student '{name}'.{did_you_mean(name, config.students)}")
+
+
+def _check_data(config: ConfigDict) -> None:
+    data, graph = config.data, config.graph
+    source = data.source
+    if source not in ("digits", "images", "npz") and not re.fullmatch(r"tfds:[\w./:-]+", source):
+        raise UserError(
+            f"data.source: {source!r} is not one of them.{did_you_mean(source, ['digits', 'images', 'npz', 'tfds:NAME'])}"
+        )
+    if source in ("images", "npz") and not data.path:
+        raise UserError(f"data.path: data.source = '{source}' needs one, as in --config.data.path=FOLDER.")
+    if data.labels and data.pool and data.labels > data.pool:
+        raise UserError(f"data.labels: {data.labels} labels do not fit in a pool of {data.pool}.")
+    if (data.noise == "none") != (data.noise_rate == 0):
+        raise UserError(f"data.noise_rate: {data.noise_rate} does not go with data.noise = '{data.noise}'.")
+    if len(data.mean) != len(data.std) or not all(value > 0 for value in data.std):
+        raise UserError(f"data.std: expected {len(data.mean)} positive numbers, one a channel, got {data.std}.")
+    if graph.diagnosis == "folds" and (config.teacher.fn or config.teacher.weights):
+        raise UserError(
+            "graph.diagnosis: 'folds' trains fold teachers, but the teacher is loaded. Use 'holdout' or 'none'."
+        )
+    if config.teacher.fn and config.teacher.weights:
+        raise UserError("teacher: set fn or weights, not both.")
+    if graph.diagnosis == "holdout" and not data.val:
+        raise UserError("graph.diagnosis: 'holdout' needs a validation split; set data.val above 0, or use 'folds'.")
+    if not graph.views or len(set(graph.views)) < len(graph.views):
+        raise UserError(f"graph.views: expected one or more different views, got {graph.views}.")
+    for view in graph.views:
+        if view not in ("teacher", "input", *graph.files):
+            known = ["teacher", "input", *graph.files]
+            raise UserError(
+                f"graph.views: unknown view '{view}'.{did_you_mean(view, known)} A file view is named in graph.files."
+            )
+
+
+def _check_network(network: ConfigDict, where: str) -> None:
+    train = network.train
+    if not train.steps and not train.epochs:
+        raise UserError(f"{where}.train: set steps or epochs above 0.")
+    if train.batch % train.accumulate:
+        raise UserError(
+            f"{where}.train.accumulate: {train.batch} samples cannot be cut into {train.accumulate} equal parts."
+        )
+    bounds = train.optimizer.boundaries
+    if list(bounds) != sorted(bounds) or not all(0 < bound < 1 for bound in bounds):
+        raise UserError(f"{where}.train.optimizer.boundaries: expected rising shares between 0 and 1, got {bounds}.")
+
+
+def _check_student(config: ConfigDict, name: str, student: ConfigDict) -> None:
+    where = f"students.{name}"
+    terms, graph = student.objective, student.graph
+    if not any(term.weight for term in terms.values()):
+        raise UserError(f"{where}.objective: no term has a weight. Name one, as in {{'kd': {{'weight': 1.0}}}}.")
+    if graph.edges != "none" and "joined_beliefs" not in terms and student.sampling.by != "facility_location":
+        if "projection" not in terms and "relation_matching" not in terms:
+            raise UserError(
+                f"{where}.graph.edges: '{graph.edges}', but no objective term uses edges. Add joined_beliefs."
+            )
+    if graph.edges == "none" and ("joined_beliefs" in terms or student.sampling.by == "facility_location"):
+        raise UserError(
+            f"{where}.graph.edges: 'none', but joined_beliefs or facility_location needs edges. Use 'real'."
+        )
+    if graph.view not in (AUTO, "mean", *config.graph.views):
+        known = [AUTO, "mean", *config.graph.views]
+        raise UserError(f"{where}.graph.view: the graph has no view '{graph.view}'.{did_you_mean(graph.view, known)}")
+    smoothing = terms.get("label_smoothing", {}).get("smoothing", 0.0)
+    chosen = "joined_beliefs" in terms and AUTO in (graph.view, graph.strength, graph.mix)
+    if config.graph.diagnosis == "none" and (chosen or smoothing == AUTO):
+        raise UserError(f"{where}: '{AUTO}' is picked by the diagnosis, but graph.diagnosis is 'none'. Give values.")
+    if student.sampling.by == "facility_location" and graph.view == AUTO and config.graph.diagnosis == "none":
+        raise UserError(f"{where}.graph.view: '{AUTO}' is picked by the diagnosis, but graph.diagnosis is 'none'.")

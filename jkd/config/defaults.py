@@ -1,0 +1,134 @@
+"""Every key of every config, with its default and its meaning. `configs/*.py` only say what differs."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+AUTO = "auto"
+
+
+def _network(model: str, width: int, depth: int) -> dict[str, Any]:
+    return dict(
+        model=model,  # mlp, vgg8, vgg11, vgg13, vgg16, vgg19
+        width=width,  # mlp: units of a hidden layer; vgg: channels of the first stage (64 is the published size)
+        depth=depth,  # mlp: hidden layers; vgg: its name already says
+        batch_norm=False,  # mlp only; a CIFAR-layout vgg always has it
+        dropout=0.0,  # share of units dropped, one key per sample
+        layout="cifar",  # vgg: cifar (global average, one dense layer) or torchvision (7x7 pooling, three)
+        dtype="float32",  # compute type: float32 or bfloat16 (parameters stay float32)
+        train=dict(
+            steps=2000,  # optimiser steps; 0 = take `epochs`
+            epochs=0,  # passes over the samples trained on, where steps = 0
+            batch=64,  # global batch size
+            accumulate=1,  # micro-batches per step; relations still see the whole batch
+            steps_per_call=1,  # steps run by one dispatch: > 1 for tiny networks; keep 1 for convolutions on CPU
+            checkpoint_every=1000,  # steps; 0 = only at the end
+            log_every=100,  # steps between lines of metrics.jsonl
+            eval_every=0,  # steps between evaluations on the validation split; 0 = never
+            ema=0.0,  # decay of an exponential moving average of parameters, used for evaluation; 0 = none
+            optimizer=dict(
+                name="adam",  # adam, adamw, sgd, lamb, lion, rmsprop
+                learning_rate=1e-3,
+                momentum=0.9,  # sgd
+                nesterov=False,  # sgd
+                weight_decay=0.0,
+                clip=0.0,  # global gradient norm; 0 = no clipping
+                schedule="constant",  # constant, cosine, linear, step
+                warmup=0.0,  # share of the steps that the rate takes to rise linearly from 0
+                boundaries=(
+                    0.625,
+                    0.75,
+                    0.875,
+                ),  # step: where, as shares of all steps, the rate is multiplied
+                factor=0.1,  # step: by what
+            ),
+            augment=dict(
+                shift=0,  # pixels up to which an image is moved, zeros shifted in
+                pad_crop=0,  # pixels of zero padding before a random crop to the old size
+                flip=False,  # mirror half of the images left to right
+                cutout=0,  # side of a square set to the mean
+                mixup=0.0,  # alpha of mixup's Beta(alpha, alpha); 0 = off
+                cutmix=0.0,  # alpha of CutMix's Beta(alpha, alpha); 0 = off; with both on, each sample flips a coin
+            ),
+        ),
+    )
+
+
+def default() -> ConfigDict:
+    """The whole tree with its defaults. `config.students` maps a name to what differs from `config.student`."""
+    config = ConfigDict()
+    config.name = "run"
+    config.task = "classification"
+    config.seeds = (0,)  # students (and nothing else) are trained once per seed
+    config.replicates = 1  # how often pool, labels, teacher and graph are made anew
+    config.devices = 0  # how many of the devices to use; 0 = all
+    config.data = ConfigDict(
+        dict(
+            source="digits",  # digits, images (a folder or tars), npz, or tfds:NAME
+            path="",  # folder, tar file, or npz file; for tfds the data_dir
+            train="train",  # name of the training split
+            test="test",  # name of the test split, evaluated once, at the end
+            limit=0,  # keep so many training samples by a fixed rule; 0 = all
+            test_limit=0,
+            image_size=0,  # resize to this many pixels a side; 0 = as they are, and all must agree
+            max_pixels=64_000_000,  # an image that claims more is refused from its header
+            broken="refuse",  # refuse or skip unreadable images; skipped ones are listed in the manifest
+            mean=(0.5,),  # per channel, of pixels in 0..1
+            std=(0.5,),
+            val=0.0,  # share of the training samples put aside by a fixed rule: for choices, never for training
+            pool=0,  # samples a replicate draws for its pool; 0 = all
+            labels=0,  # how many of the pool keep their label; 0 = all
+            noise="none",  # none, symmetric (any other class), pair_flip (the next class)
+            noise_rate=0.0,  # share of the kept labels that are wrong
+            workers=0,  # loader processes; the order does not depend on it
+        )
+    )
+    config.teacher = ConfigDict(
+        _network("mlp", 128, 3)
+        | dict(
+            seed=0,
+            weights="",  # safetensors in torch layout; the teacher is loaded, not trained
+            fn="",  # module:function, `(variables, images, train=False) -> (logits, taps)`: your own teacher
+            variables="",  # safetensors with /-joined names: the variables of `fn`
+            normalize=True,  # whether `fn` gets normalised images (as jkd's models do) or raw 0..1
+        )
+    )
+    config.graph = ConfigDict(
+        dict(
+            views=("teacher", "input"),  # any of teacher, input, and names in `files`
+            files=ConfigDict(dict(), type_safe=False),  # view name -> npz of embeddings by sample id, or an edge list
+            k=8,  # neighbours of a sample
+            temperature=0.1,  # of the row softmax over similarities
+            rounds=20,  # of the belief join
+            predicted_as=3,  # classes kept per sample
+            block=2048,  # rows of a block of the similarity matrix
+            taxonomy="",  # json file {classes, concepts, is_a}
+            diagnosis="folds",  # folds (over the training labels), holdout (the validation split) or none
+            folds=5,
+        )
+    )
+    config.student = ConfigDict(
+        _network("mlp", 32, 2)
+        | dict(
+            objective=ConfigDict(dict(), type_safe=False),  # term -> options; see `jkd methods`
+            graph=dict(
+                edges="none",  # real, random, class_random (random within the class), none
+                view=AUTO,  # a view, mean (of all views), or auto: picked by the diagnosis
+                strength=AUTO,  # a of q <- (1 - a) q0 + a W q, or auto
+                mix=AUTO,  # m of the target (1 - m) teacher + m joined beliefs, or auto
+                gate=True,  # switch the edges off where the diagnosis says they lose
+                inject=True,  # start the join from the label where there is one; False when labels are noisy
+                sharpen=1.0,  # power to which joined beliefs are raised before renormalising
+            ),
+            sampling=dict(
+                of="pool",  # pool, or labelled
+                budget=0,  # samples kept to train on; 0 = all
+                by="uniform",  # uniform, class_balanced, facility_location (on the edges of `graph`)
+            ),
+            projection=64,  # width of the projected space, where a term uses it
+            heads=4,  # attention heads of the feature join
+        )
+    )
+    config.students = ConfigDict(dict(), type_safe=False)
+    config.report = ConfigDict(dict(cards=12, cards_student=AUTO, reference=AUTO, neighbours=5))
+    return config
