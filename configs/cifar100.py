@@ -2,10 +2,10 @@
 
     jkd distill --config=configs/cifar100.py --config.data.path=CIFAR100 --workdir=runs/cifar100
 
-240 epochs of batch 64, SGD 0.05 with momentum 0.9 and weight decay 5e-4, divided by 10 after 150, 180 and 210 epochs; crop
-with 4 pixels of padding, flip; KD at T = 4, 0.1 cross-entropy + 0.9 KD; methods beside KD with their usual weights.
-Published there (last epoch): teacher 74.64, student alone 70.36, KD 72.98, FitNet 71.02, RKD 71.48, SP 72.68. Here 1,000
-training images are put aside for the diagnosis, so the two are close but not the same protocol.
+240 epochs of batch 64, SGD 0.05 with momentum 0.9 and weight decay 5e-4, divided by 10 after 150, 180 and 210 epochs;
+crop with 4 pixels of padding, flip; KD at T = 4, 0.1 cross-entropy + 0.9 KD; methods beside KD with their usual
+weights. Published there (last epoch): teacher 74.64, student alone 70.36, KD 72.98, FitNet 71.02, RKD 71.48, SP 72.68.
+Here 1,000 training images are put aside for the diagnosis, so the two are close but not the same protocol.
 Set `--config.graph.taxonomy=FILE.json` for concept nodes. A GPU or TPU job; each student is one `--only=NAME/SEED`.
 
 Variants:

@@ -70,7 +70,7 @@ def share_of(graph: KnowledgeGraph, network: ConfigDict, goal: Objective, seed: 
 
 
 def _neighbourhoods(graph: KnowledgeGraph, kind: str, draw: dict[str, int]) -> dict[str, Any]:
-    """What the feature join reads: every view's edges, whichever the beliefs were joined over; none where there are none."""
+    """What the feature join reads: every view's edges, whichever the beliefs were joined over."""
     if kind == "none":
         edges = Edges(np.full_like(graph.neighbours, -1), np.zeros_like(graph.weights))
     else:

@@ -27,7 +27,18 @@ from jkd.graph import projection, relation
 from jkd.tasks import Anchors
 
 INPUTS = frozenset(
-    ["student_logits", "teacher_logits", "label_target", "labelled", "joined", "mix", "student_feature", "teacher_feature", "student_projection", "teacher_projection"]
+    [
+        "student_logits",
+        "teacher_logits",
+        "label_target",
+        "labelled",
+        "joined",
+        "mix",
+        "student_feature",
+        "teacher_feature",
+        "student_projection",
+        "teacher_projection",
+    ]
 )
 AUTO = "auto"
 
@@ -172,7 +183,7 @@ class Objective:
           student: the student's side of the global batch.
           teacher: the teacher's, already without gradient; None when no term asks for it.
           given: what does not come from a network: `label_target`, `labelled`, and, where a term asks for them,
-            `joined`, `mix`, `smoothing`, and the anchors' `neighbour_features [B, V, K, D]`, `neighbour_weights [B, V, K]`,
+            `joined`, `mix`, `smoothing`, and the anchors' `neighbour_features [B, V, K, D]`, `neighbour_weights` and
             `neighbour_mask [B, V, K]`.
           progress: share of the run that is over.
         """

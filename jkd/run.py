@@ -1,7 +1,7 @@
 """The whole flow on one page: data -> teacher -> graph -> students x seeds -> report.
 
-Each arrow is a call; nothing reaches backwards. Every part is a folder that is skipped when it is already there, made from
-the same inputs. `distill` is what the command runs and what a notebook calls.
+Each arrow is a call; nothing reaches backwards. Every part is a folder that is skipped when it is already there, made
+from the same inputs. `distill` is what the command runs and what a notebook calls.
 """
 
 import contextlib
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jkd import build, files, graph_part, manifest, parts
+from jkd import build, files, manifest, parts
 from jkd import config as configs
 from jkd import report as reports
 from jkd.build import Session
 from jkd.data import make_split
 from jkd.errors import Locked, UserError, did_you_mean
-from jkd.graph import export, show, store
+from jkd.graph import show, store
+from jkd.graph.export import export
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts import Place
 from jkd.progress import RunProgress
@@ -33,7 +34,7 @@ def distill(
     Args:
       config: as a config file returns it, or already resolved.
       workdir: folder of the run; one that holds another run is refused.
-      only: `NAME/SEED` makes one student, `NAME` all its seeds, `graph` none; then no report is written (`report` does).
+      only: `NAME/SEED` makes one student, `NAME` all its seeds, `graph` none; no report is written (`report` does).
       replicate: make only this one.
       quiet: no progress.
 
@@ -58,7 +59,7 @@ def distill(
             place = Place(workdir, index)
             split = make_split(session.dataset, config.data, index)
             teacher = parts.make_teacher(session, split, place, progress)
-            graph = graph_part.make_graph(session, split, teacher, place, progress)
+            graph = parts.make_graph(session, split, teacher, place, progress)
             for name, seed in students:
                 try:
                     parts.make_student(session, split, teacher, graph, place, name, seed, progress)
@@ -111,7 +112,7 @@ def graph(action: str, workdir: str | Path, replicate: int = 0, to: str = "") ->
     loaded = store.load(folder)
     if action == "export":
         config, _ = manifest.read(Path(workdir))
-        export.export(loaded, Path(to), build.open_session(config).dataset.train.id)
+        export(loaded, Path(to), build.open_session(config).dataset.train.id)
         return f"wrote {to}"
     if action == "check":
         return f"{folder}: {len(loaded.sample)} nodes, every digest as written ({loaded.digest})"

@@ -35,9 +35,7 @@ def peak() -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("nodes", 50_000), ("width", 512), ("k", 8), ("block", 2048)):
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()

@@ -81,7 +81,7 @@ def test_override_is_typed_as_the_default(path: str, text: str, value: object):
     ],
 )
 def test_override_refuses_naming_key_and_expectation(path: str, text: str, message: str):
-    with pytest.raises(UserError, match=".") as caught:
+    with pytest.raises(UserError) as caught:
         config = _config()
         configs.override(config, path, text)
         configs.resolve(config)

@@ -8,7 +8,6 @@ from pathlib import Path
 ORDER = (
     ("cli",),
     ("run",),
-    ("graph_part",),
     ("parts", "report"),
     ("manifest", "choices", "interpret", "progress"),
     ("build",),

@@ -2,9 +2,9 @@
 
     jkd distill --config=configs/ablations/digits_edges.py --workdir=runs/digits_edges
 
-The quickstart's 16 replicates with more rows: KD at T = 1, 2 and 4; label smoothing; random and same-class random edges;
-the real edges of each view alone and of their mean; and the same choices made by labels that the students do not train on
-(`choose_40` puts 40 more labels aside), which shows what those labels are worth by themselves.
+The quickstart's 16 replicates with more rows: KD at T = 1, 2 and 4; label smoothing; random and same-class random
+edges; the real edges of each view alone and of their mean; and, as variants, the same choices made by 40 more labels
+that the students do not train on, beside what those labels are worth when they are trained on.
 
 Variants:
   smoke      2 replicates of 200 steps
@@ -27,7 +27,10 @@ def get_config(arg: str = "") -> ConfigDict:
     labels = {"cross_entropy": 0.1}
     joined = {"objective": labels | {"joined_beliefs": 0.9}}
     students = {f"kd_t{t}": {"objective": labels | {"kd": {"weight": 0.9, "temperature": float(t)}}} for t in (1, 2, 4)}
-    students["label_smoothing"] = {"objective": labels | {"label_smoothing": 0.9}}
+    for smoothing in (0.2, "auto"):
+        terms = {"label_smoothing": {"weight": 0.9, "smoothing": smoothing}}
+        students[f"label_smoothing_{smoothing}".replace("0.", "0")] = {"objective": labels | terms}
+    students["label_smoothing"] = {"objective": labels | {"label_smoothing": {"weight": 0.9, "smoothing": 0.4}}}
     for kind in ("random", "class_random"):
         students[f"{kind}_edges"] = joined | {"graph": {"edges": kind, "gate": False}}
     for view in ("teacher", "input", "mean"):

@@ -109,7 +109,8 @@ def _check_data(config: ConfigDict) -> None:
     source = data.source
     if source not in ("digits", "images", "npz") and not re.fullmatch(r"tfds:[\w./:-]+", source):
         raise UserError(
-            f"data.source: {source!r} is not one of them.{did_you_mean(source, ['digits', 'images', 'npz', 'tfds:NAME'])}"
+            f"data.source: {source!r} is not one of them."
+            f"{did_you_mean(source, ['digits', 'images', 'npz', 'tfds:NAME'])}"
         )
     if source in ("images", "npz") and not data.path:
         raise UserError(f"data.path: data.source = '{source}' needs one, as in --config.data.path=FOLDER.")
@@ -155,11 +156,11 @@ def _check_student(config: ConfigDict, name: str, student: ConfigDict) -> None:
     terms, graph = student.objective, student.graph
     if not any(term.weight for term in terms.values()):
         raise UserError(f"{where}.objective: no term has a weight. Name one, as in {{'kd': {{'weight': 1.0}}}}.")
-    if graph.edges != "none" and "joined_beliefs" not in terms and student.sampling.by != "facility_location":
-        if "projection" not in terms and "relation_matching" not in terms:
-            raise UserError(
-                f"{where}.graph.edges: '{graph.edges}', but no objective term uses edges. Add joined_beliefs."
-            )
+    reads_edges = {"joined_beliefs", "projection", "relation_matching"} & set(
+        terms
+    ) or student.sampling.by == "facility_location"
+    if graph.edges != "none" and not reads_edges:
+        raise UserError(f"{where}.graph.edges: '{graph.edges}', but no objective term uses edges. Add joined_beliefs.")
     if graph.edges == "none" and ("joined_beliefs" in terms or student.sampling.by == "facility_location"):
         raise UserError(
             f"{where}.graph.edges: 'none', but joined_beliefs or facility_location needs edges. Use 'real'."

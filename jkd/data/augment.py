@@ -65,9 +65,7 @@ def augment(
         turned = jax.vmap(jax.random.bernoulli)(_tagged(keys, FLIP))
         images = jnp.where(turned[:, None, None, None], images[:, :, ::-1], images)
     if settings["cutout"]:
-        hole = jax.vmap(lambda key: _square(key, images.shape[1:3], settings["cutout"]))(
-            _tagged(keys, CUTOUT)
-        )
+        hole = jax.vmap(lambda key: _square(key, images.shape[1:3], settings["cutout"]))(_tagged(keys, CUTOUT))
         images = jnp.where(hole[..., None], jnp.zeros((), images.dtype), images)
     return _mixed(images, keys, batch_key, settings["mixup"], settings["cutmix"])
 
@@ -110,9 +108,7 @@ def _mixed(
     batch = images.shape[0]
     if not mixup and not cutmix:
         return images, jnp.arange(batch, dtype=jnp.int32), jnp.ones((batch,), jnp.float32)
-    partner = jax.random.permutation(
-        jax.random.fold_in(batch_key, PERMUTE), jnp.arange(batch, dtype=jnp.int32)
-    )
+    partner = jax.random.permutation(jax.random.fold_in(batch_key, PERMUTE), jnp.arange(batch, dtype=jnp.int32))
     other = images[partner]
     if cutmix:
         pasted = jax.vmap(lambda key: _box(key, images.shape[1:3], cutmix))(_tagged(keys, CUTMIX))
@@ -120,13 +116,9 @@ def _mixed(
         # The share is what is left of the own image, counted in pixels, not the draw the box was made from.
         cut_share = 1 - pasted.mean((1, 2), dtype=jnp.float32)
     if mixup:
-        blend_share = jax.vmap(lambda key: jax.random.beta(key, mixup, mixup, dtype=jnp.float32))(
-            _tagged(keys, MIXUP)
-        )
+        blend_share = jax.vmap(lambda key: jax.random.beta(key, mixup, mixup, dtype=jnp.float32))(_tagged(keys, MIXUP))
         part = blend_share[:, None, None, None]
-        blend = (part * images.astype(jnp.float32) + (1 - part) * other.astype(jnp.float32)).astype(
-            images.dtype
-        )
+        blend = (part * images.astype(jnp.float32) + (1 - part) * other.astype(jnp.float32)).astype(images.dtype)
     if mixup and cutmix:
         cut = jax.vmap(jax.random.bernoulli)(_tagged(keys, WHICH))
         return (

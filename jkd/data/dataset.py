@@ -50,9 +50,7 @@ def open_dataset(data: ConfigDict) -> DataSet:
 
         return _fitting("digits", *digits.load(data.limit, data.test_limit, data.image_size), data)
     if data.train == data.test:
-        raise UserError(
-            f"data.train and data.test are both '{data.train}'. The test split must be another one."
-        )
+        raise UserError(f"data.train and data.test are both '{data.train}'. The test split must be another one.")
     if data.source == "npz":
         from jkd.data import npz
 
@@ -61,9 +59,7 @@ def open_dataset(data: ConfigDict) -> DataSet:
         return _fitting("npz", *npz.load(data.path, (data.train, data.test), limits=limits, **options), data)
     if data.source == "images" or data.source.startswith("tfds:"):
         return _fitting(data.source, *_images(data), data)
-    raise UserError(
-        f"data.source: expected {', '.join(KINDS)}, got '{data.source}'.{did_you_mean(data.source, KINDS)}"
-    )
+    raise UserError(f"data.source: expected {', '.join(KINDS)}, got '{data.source}'.{did_you_mean(data.source, KINDS)}")
 
 
 def _images(data: ConfigDict) -> tuple[Source, Source]:
@@ -80,8 +76,7 @@ def _images(data: ConfigDict) -> tuple[Source, Source]:
     _same_classes(*(each.classes for each in found))
     limits = (data.limit, data.test_limit)
     train, test = (
-        images.load(each, rules, broken=data.broken, limit=limit)
-        for each, limit in zip(found, limits, strict=True)
+        images.load(each, rules, broken=data.broken, limit=limit) for each, limit in zip(found, limits, strict=True)
     )
     if train.shape[2] != test.shape[2]:  # one split is all grey, the other is not
         train, test = train.as_rgb(), test.as_rgb()
@@ -90,9 +85,7 @@ def _images(data: ConfigDict) -> tuple[Source, Source]:
 
 def _same_classes(train: tuple[str, ...], test: tuple[str, ...]) -> None:
     if train != test:
-        only_train, only_test = (
-            some(sorted(set(a) - set(b))) or "none" for a, b in ((train, test), (test, train))
-        )
+        only_train, only_test = (some(sorted(set(a) - set(b))) or "none" for a, b in ((train, test), (test, train)))
         raise UserError(
             f"the splits have different classes: only in train: {only_train}; only in test: {only_test}. "
             "Give both the same class folders."
@@ -107,9 +100,7 @@ def _fitting(name: str, train: Source, test: Source, data: ConfigDict) -> DataSe
             "Set data.image_size to resize both."
         )
     if (test.labels < 0).any():
-        raise UserError(
-            f"{test.name}: {int((test.labels < 0).sum())} test samples have no label. All need one."
-        )
+        raise UserError(f"{test.name}: {int((test.labels < 0).sum())} test samples have no label. All need one.")
     for key in ("mean", "std"):
         if len(data[key]) not in (1, train.shape[2]):
             raise UserError(

@@ -94,9 +94,7 @@ def _open(data: bytes, rules: Rules) -> Image.Image:
     """Reads the header only. Pillow's own guard against bombs stays as it is, beside ours."""
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > rules.max_pixels:
-        raise Unreadable(
-            f"claims {image.height}x{image.width} pixels, over data.max_pixels={rules.max_pixels}"
-        )
+        raise Unreadable(f"claims {image.height}x{image.width} pixels, over data.max_pixels={rules.max_pixels}")
     return image
 
 

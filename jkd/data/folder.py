@@ -52,8 +52,7 @@ def _split_tree(root: Path, split: str, max_bytes: int) -> Tree:
             return tar.scan(root / f"{split}{suffix}", (split,), max_bytes)
     found = some(sorted(entry.name for entry in root.iterdir()), 8) or "nothing"
     raise UserError(
-        f"data.path: {root} has neither a folder '{split}' nor '{split}.tar.gz' (.tgz, .tar). {LAYOUT} "
-        f"Found: {found}."
+        f"data.path: {root} has neither a folder '{split}' nor '{split}.tar.gz' (.tgz, .tar). {LAYOUT} Found: {found}."
     )
 
 

@@ -101,9 +101,7 @@ def _decoded(listing: Listing, rules: Rules, broken: str) -> ArraySource:
 
 
 def _on_demand(listing: Listing, rules: Rules, broken: str) -> EncodedSource:
-    heads, good, skipped = _sift(
-        listing, broken, lambda data: (header(data, rules), hashlib.sha256(data).hexdigest())
-    )
+    heads, good, skipped = _sift(listing, broken, lambda data: (header(data, rules), hashlib.sha256(data).hexdigest()))
     good_listing = _take(listing, good)
     shape = _one_size(good_listing, [(h, w, 1 if grey else 3) for (h, w, grey), _ in heads])
     return EncodedSource(good_listing, rules, shape, [sha for _, sha in heads], skipped)

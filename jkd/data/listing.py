@@ -113,9 +113,7 @@ def listing(tree: Tree, split: str) -> Listing:
         )
     number = {name: label for label, name in enumerate(classes)}
     labels = np.array([number[path.split("/")[1]] for path in inside], dtype=np.int32)
-    return Listing(
-        f"{tree.where}:{split}", tuple(classes), inside, labels, [tree.files[path] for path in inside]
-    )
+    return Listing(f"{tree.where}:{split}", tuple(classes), inside, labels, [tree.files[path] for path in inside])
 
 
 def _is_text(path: str) -> bool:

@@ -33,9 +33,7 @@ def load(
         with zipfile.ZipFile(file) as archive:
             arrays = _arrays(archive, file, splits)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, SyntaxError) as error:
-        raise UserError(
-            f"data.path: {file} is not a readable npz file ({error}). Write it with np.savez."
-        ) from None
+        raise UserError(f"data.path: {file} is not a readable npz file ({error}). Write it with np.savez.") from None
     except OSError as error:
         raise UserError(f"data.path: {file} cannot be read ({error.strerror or error}).") from None
     most = max(int(arrays[f"{split}_labels"].max(initial=-1)) for split in splits)
@@ -54,15 +52,11 @@ def _arrays(archive: zipfile.ZipFile, file: Path, splits: tuple[str, str]) -> di
     needed = [f"{split}_{what}" for split in splits for what in ("images", "labels")]
     missing = [name for name in needed if name not in names]
     if missing:
-        raise UserError(
-            f"{file}: no array {some(missing)}. {EXPECTED} Found: {some(sorted(names), 8) or 'none'}."
-        )
+        raise UserError(f"{file}: no array {some(missing)}. {EXPECTED} Found: {some(sorted(names), 8) or 'none'}.")
     wanted = needed + (["classes"] if "classes" in names else [])
     total = sum(_claimed(archive, names[name], file) for name in wanted)
     if total > LOAD_BYTES:
-        raise UserError(
-            f"{file}: its arrays claim {total} bytes, over {LOAD_BYTES >> 30} GiB. Use an image folder."
-        )
+        raise UserError(f"{file}: its arrays claim {total} bytes, over {LOAD_BYTES >> 30} GiB. Use an image folder.")
     arrays = {}
     for name in wanted:
         with archive.open(names[name]) as stream:
@@ -82,9 +76,7 @@ def _claimed(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path) -> int
         start = stream.tell()
     size = math.prod(shape) * dtype.itemsize
     if dtype.hasobject:
-        raise UserError(
-            f"{file}: {info.filename} holds pickled Python objects, which are never loaded. {EXPECTED}"
-        )
+        raise UserError(f"{file}: {info.filename} holds pickled Python objects, which are never loaded. {EXPECTED}")
     if min(shape, default=0) < 0 or info.file_size != start + size:
         raise UserError(f"{file}: {info.filename} claims {size} bytes, but has {info.file_size - start}.")
     return size

@@ -93,9 +93,7 @@ class ArraySource:
     def take(self, index: Integer[np.ndarray, " n"]) -> "ArraySource":
         """The same source with only the samples at `index`."""
         ids = [self._ids[int(i)] for i in index]
-        return ArraySource(
-            self.name, self.classes, ids, self.labels[index], self._pixels[index], self.skipped
-        )
+        return ArraySource(self.name, self.classes, ids, self.labels[index], self._pixels[index], self.skipped)
 
     def as_rgb(self) -> "ArraySource":
         """Grey images repeated over three channels; others as they are."""

@@ -96,9 +96,7 @@ def _visible(true: Int32[np.ndarray, " n"], count: int, classes: int, replicate:
     if count == 0:
         return known
     if count > len(known):
-        raise UserError(
-            f"data.labels: asked for {count} labels, but only {len(known)} samples of the pool have one."
-        )
+        raise UserError(f"data.labels: asked for {count} labels, but only {len(known)} samples of the pool have one.")
     shuffled = known[permutation("labels", replicate, size=len(known))]
     turn = permutation("labels", replicate, 1, size=classes)
     round_of = np.empty(len(known), np.int64)  # how many of its class stand before it

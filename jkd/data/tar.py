@@ -57,9 +57,7 @@ def scan(path: Path, splits: tuple[str, ...], max_bytes: int) -> Tree:
                     raise UserError(f"{path}: {place} has {member.size} bytes, too many for data.max_pixels.")
                 held += member.size if compressed else 0
                 if held > LOAD_BYTES:
-                    raise UserError(
-                        f"{path}: over {LOAD_BYTES >> 30} GiB of images. Unpack it, or use a plain .tar."
-                    )
+                    raise UserError(f"{path}: over {LOAD_BYTES >> 30} GiB of images. Unpack it, or use a plain .tar.")
                 tree.files[place] = _blob(archive, member, path, compressed)
         guard.expect_end(archive.offset)
     if unsafe:
@@ -130,8 +128,6 @@ def _opened(path: Path, most: int) -> Iterator[tuple[tarfile.TarFile, _Guard, bo
             with tarfile.open(fileobj=guard, mode="r:") as archive:  # type: ignore[call-overload]
                 yield archive, guard, compressed
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError, OverflowError) as error:
-        raise UserError(
-            f"{path}: the tar is truncated or damaged ({error}). Copy or make it again."
-        ) from None
+        raise UserError(f"{path}: the tar is truncated or damaged ({error}). Copy or make it again.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from None

@@ -49,9 +49,7 @@ def _listing(name: str, data_dir: str, split: str) -> Listing:
     label: Any = features["label"] if "label" in names else None
     if not hasattr(label, "names") or "image" not in names:
         found = ", ".join(names) or type(features).__name__
-        raise UserError(
-            f"tfds:{name}: expected the features 'image' and 'label' (ClassLabel), found: {found}."
-        )
+        raise UserError(f"tfds:{name}: expected the features 'image' and 'label' (ClassLabel), found: {found}.")
     rows, held = [], 0
     for index in range(len(source)):
         record = source[index]
@@ -77,9 +75,7 @@ def _open(name: str, data_dir: str, split: str) -> Any:
         # Skipping TFDS's own decoding keeps the check of every image's header before its body.
         decoders = {"image": tfds.decode.SkipDecoding()}
         return tfds.data_source(name, split=split, data_dir=data_dir or None, decoders=decoders)
-    except (
-        Exception
-    ) as error:  # TFDS raises assertions, lookups, type and import errors for a user's mistakes
+    except Exception as error:  # TFDS raises assertions, lookups, type and import errors for a user's mistakes
         what = " ".join(str(error).split())[:400]
         raise UserError(
             f"data.source 'tfds:{name}', split '{split}': {type(error).__name__}: {what} "

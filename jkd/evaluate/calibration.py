@@ -34,9 +34,7 @@ def brier(logits: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, " n"]) -
     return float((gap**2).sum(axis=1).mean())
 
 
-def fit_temperature(
-    logits: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, " n"]
-) -> tuple[float, float]:
+def fit_temperature(logits: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, " n"]) -> tuple[float, float]:
     """The temperature T that minimises the NLL of softmax(logits / T), and that NLL.
 
     Log probabilities serve as logits too; a class at -inf stays at probability 0. The NLL is convex in 1/T,

@@ -31,13 +31,9 @@ def checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise ValueError(
-            f"expected logits [N, C] and labels [N], N >= 1; got {logits.shape} and {labels.shape}"
-        )
+        raise ValueError(f"expected logits [N, C] and labels [N], N >= 1; got {logits.shape} and {labels.shape}")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"labels {labels.min()} to {labels.max()} do not fit {logits.shape[1]} classes")
     if np.isnan(logits).any():
-        raise ValueError(
-            f"{int(np.isnan(logits).any(axis=1).sum())} of {len(logits)} rows of logits hold NaN"
-        )
+        raise ValueError(f"{int(np.isnan(logits).any(axis=1).sum())} of {len(logits)} rows of logits hold NaN")
     return logits, labels

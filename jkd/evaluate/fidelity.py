@@ -20,9 +20,7 @@ def kl(teacher_logits: Float[np.ndarray, "n c"], student_logits: Float[np.ndarra
     teacher, student = _same_shape(teacher_logits, student_logits)
     teacher, student = log_softmax(teacher), log_softmax(student)
     share = np.exp(teacher)
-    with np.errstate(
-        invalid="ignore"
-    ):  # a class the teacher rules out adds nothing, whatever the student says
+    with np.errstate(invalid="ignore"):  # a class the teacher rules out adds nothing, whatever the student says
         terms = np.where(share > 0, share * (teacher - student), 0.0)
     return float(max(0.0, terms.sum(axis=1).mean()))
 

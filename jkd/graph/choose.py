@@ -15,6 +15,7 @@ from jkd.errors import UserError
 from jkd.graph import controls
 from jkd.graph.diagnosis import MIXES, STRENGTHS, Diagnosis, diagnose
 from jkd.graph.knowledge_graph import KnowledgeGraph
+from jkd.graph.material import Material
 from jkd.graph.nearest import Edges
 from jkd.graph.relation import join_beliefs, q0, sharpen
 from jkd.graph.sample import believed_class
@@ -76,18 +77,9 @@ def edges_of(graph: KnowledgeGraph, kind: str, view: str, *, seed: int, replicat
       seed: with `replicate`, of a control's draw.
     """
     names = graph.views if view == "mean" else (view,)
+    believed = believed_class(graph.beliefs, graph.labels)
     tables = [
-        _control(
-            kind,
-            graph.edges(name),
-            believed_class(graph.beliefs, graph.labels),
-            seed,
-            replicate,
-            graph,
-            name,
-            0,
-        )
-        for name in names
+        _control(kind, graph.edges(name), believed, seed, replicate, graph.views.index(name), 0) for name in names
     ]
     return Edges(*(np.concatenate(part) for part in zip(*tables, strict=True)))
 
@@ -111,11 +103,8 @@ def _scores(graph: KnowledgeGraph, student: Mapping[str, Any], seed: int, replic
         return graph.diagnosis  # the same question was asked when the graph was built
     material = graph.material
     assert material is not None
-    seen = believed_class(graph.beliefs, graph.labels)
-    # Held-out rows stand after the pool; what is believed of them never uses their label.
-    seen = np.concatenate([seen, material.beliefs[0, material.pool :].argmax(-1).astype(np.int32)])
     tables = {
-        view: _control(student["edges"], table, seen, seed, replicate, graph, view, material.pool)
+        view: _trial_controls(student["edges"], table, material, seed, replicate, graph.views.index(view))
         for view, table in material.edges.items()
     }
     return diagnose(
@@ -131,17 +120,20 @@ def _scores(graph: KnowledgeGraph, student: Mapping[str, Any], seed: int, replic
     )
 
 
-def _control(
-    kind: str,
-    edges: Edges,
-    classes: np.ndarray,
-    seed: int,
-    replicate: int,
-    graph: KnowledgeGraph,
-    view: str,
-    pool: int,
-) -> Edges:
-    index = graph.views.index(view)
+def _trial_controls(kind: str, table: Edges, material: Material, seed: int, replicate: int, index: int) -> Edges:
+    """A control's tables `[F, M, K]` for the trials. What is believed of a node never uses the label a trial hides."""
+    if kind != "class_random":
+        return _control(kind, table, np.zeros(0, np.int32), seed, replicate, index, material.pool)
+    made = []
+    for trial, beliefs in enumerate(material.beliefs):
+        seen = believed_class(beliefs, np.where(material.trial_of == trial, -1, material.labels))
+        shared = trial % len(table.ids)
+        own = Edges(table.ids[shared], table.weights[shared])
+        made.append(_control(kind, own, seen, seed, replicate, index, material.pool))
+    return Edges(*(np.stack(part) for part in zip(*made, strict=True)))
+
+
+def _control(kind: str, edges: Edges, classes: np.ndarray, seed: int, replicate: int, index: int, pool: int) -> Edges:
     if kind == "random":
         return controls.random_edges(edges, seed, replicate, index, pool)
     if kind == "class_random":

@@ -60,6 +60,4 @@ def _below(limits: np.ndarray, shape: tuple[int, int], *numbers: int) -> np.ndar
 
 def _filled(drawn: np.ndarray, possible: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> Edges:
     present = (ids >= 0) & possible[:, None]
-    return Edges(
-        np.where(present, drawn, -1).astype(np.int32), np.where(present, weights, 0).astype(np.float32)
-    )
+    return Edges(np.where(present, drawn, -1).astype(np.int32), np.where(present, weights, 0).astype(np.float32))

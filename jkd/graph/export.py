@@ -23,9 +23,7 @@ from jkd.graph.knowledge_graph import KnowledgeGraph
 ODD = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
-def to_networkx(
-    graph: KnowledgeGraph, names: Sequence[str] | Callable[[int], str] | None = None
-) -> nx.MultiDiGraph:
+def to_networkx(graph: KnowledgeGraph, names: Sequence[str] | Callable[[int], str] | None = None) -> nx.MultiDiGraph:
     """The whole graph, every node and edge with its `type`.
 
     Args:
@@ -38,9 +36,7 @@ def to_networkx(
     above = [f"class:{escaped(name)}" for name in graph.classes]
     above += [f"concept:{escaped(name)}" for name in graph.concepts]
     for node, index, label in zip(samples, graph.sample.tolist(), graph.labels.tolist(), strict=True):
-        made.add_node(
-            node, type="sample", index=index, label=escaped(graph.classes[label]) if label >= 0 else ""
-        )
+        made.add_node(node, type="sample", index=index, label=escaped(graph.classes[label]) if label >= 0 else "")
     for node in above:
         made.add_node(node, type=node.partition(":")[0])
     for view, ids, weights in zip(graph.views, graph.neighbours, graph.weights, strict=True):
@@ -69,9 +65,7 @@ def to_json(graph: KnowledgeGraph, names: Sequence[str] | Callable[[int], str] |
     return (json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()
 
 
-def export(
-    graph: KnowledgeGraph, path: str | Path, names: Sequence[str] | Callable[[int], str] | None = None
-) -> None:
+def export(graph: KnowledgeGraph, path: str | Path, names: Sequence[str] | Callable[[int], str] | None = None) -> None:
     """Writes a `.graphml` or `.json` file, atomically."""
     writers = {".graphml": to_graphml, ".json": to_json}
     path = Path(path)
@@ -93,11 +87,7 @@ def escaped(name: str) -> str:
 def _names(graph: KnowledgeGraph, names: Sequence[str] | Callable[[int], str] | None) -> list[str]:
     if names is None:
         return [str(index) for index in graph.sample.tolist()]
-    found = (
-        [names(index) for index in graph.sample.tolist()]
-        if callable(names)
-        else [str(name) for name in names]
-    )
+    found = [names(index) for index in graph.sample.tolist()] if callable(names) else [str(name) for name in names]
     if len(set(found)) != len(graph):
         raise UserError(f"export: expected {len(graph)} different sample ids, got {len(set(found))}.")
     return found

@@ -134,9 +134,7 @@ class KnowledgeGraph:
     @property
     def counts(self) -> dict[str, Any]:
         """`{"nodes": {type: n}, "edges": {type: n}}`, `similar_to` view by view."""
-        similar = {
-            f"similar_to/{view}": int((self.neighbours[v] >= 0).sum()) for v, view in enumerate(self.views)
-        }
+        similar = {f"similar_to/{view}": int((self.neighbours[v] >= 0).sum()) for v, view in enumerate(self.views)}
         return {
             "nodes": {"sample": len(self), "class": len(self.classes), "concept": len(self.concepts)},
             "edges": similar

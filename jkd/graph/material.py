@@ -100,9 +100,7 @@ def view_edges(view: View, k: int, block: int) -> Edges:
     return view if isinstance(view, Edges) else neighbours(view, k, block)
 
 
-def from_folds(
-    folds: Folds, labels: Int[np.ndarray, " N"], edges: Mapping[str, Edges], k: int, block: int
-) -> Material:
+def from_folds(folds: Folds, labels: Int[np.ndarray, " N"], edges: Mapping[str, Edges], k: int, block: int) -> Material:
     """Material from fold teachers. `edges` are the graph's own; `teacher` is looked up anew for each fold."""
     by_view = {view: Edges(table.ids[None], table.weights[None]) for view, table in edges.items()}
     if "teacher" in edges:
@@ -141,11 +139,7 @@ def from_holdout(
     by_view = {}
     for view, table in edges.items():
         outside = holdout.features if view == "teacher" else holdout.views[view]
-        found = (
-            outside
-            if isinstance(outside, Edges)
-            else neighbours_of(outside, _features(views[view]), k, block)
-        )
+        found = outside if isinstance(outside, Edges) else neighbours_of(outside, _features(views[view]), k, block)
         by_view[view] = Edges(*(np.concatenate(pair)[None] for pair in zip(table, found, strict=True)))
     inside, held = len(labels), len(holdout.labels)
     return Material(

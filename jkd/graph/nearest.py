@@ -18,9 +18,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 from jkd.errors import UserError
 
 MARGIN = 8  # candidates kept beyond k, for the second pass to choose from
-GRID = (
-    2.0**20
-)  # candidates are compared on this grid: what differs by rounding alone ties, and the lower id wins
+GRID = 2.0**20  # candidates are compared on this grid: what differs by rounding alone ties, and the lower id wins
 CHUNK = 2**22  # float64 values that the second pass holds at once
 
 
@@ -63,9 +61,7 @@ def neighbours_of(
 
 def _search(queries: np.ndarray, features: np.ndarray, k: int, block: int, own: bool) -> Edges:
     if queries.ndim != 2 or features.ndim != 2 or queries.shape[1] != features.shape[1]:
-        raise UserError(
-            f"features: expected [N, D] of one width, got {queries.shape} against {features.shape}."
-        )
+        raise UserError(f"features: expected [N, D] of one width, got {queries.shape} against {features.shape}.")
     keep = k + MARGIN
     columns, column_norms = _unit(features, "features")
     rows, row_norms = (columns, column_norms) if own else _unit(queries, "queries")
@@ -94,9 +90,7 @@ def _unit(features: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
         length = np.sqrt(np.einsum("nd,nd->n", rows, rows))
         if not np.isfinite(length).all():
             row = start + int(np.flatnonzero(~np.isfinite(length))[0])
-            raise UserError(
-                f"{what}: row {row} is not finite. Edges need finite features; check what made them."
-            )
+            raise UserError(f"{what}: row {row} is not finite. Edges need finite features; check what made them.")
         norms[start : start + step] = length
         unit[start : start + step] = rows / np.where(length > 0, length, 1.0)[:, None]
     return unit, norms
@@ -168,9 +162,7 @@ def _rescore(
 def _block(array: np.ndarray, start: int, block: int) -> np.ndarray:
     """`array[start : start + block]`, filled up with zeros, so that every block compiles to one program."""
     part = array[start : start + block]
-    return (
-        part if len(part) == block else np.pad(part, [(0, block - len(part))] + [(0, 0)] * (array.ndim - 1))
-    )
+    return part if len(part) == block else np.pad(part, [(0, block - len(part))] + [(0, 0)] * (array.ndim - 1))
 
 
 def _up(number: int, multiple: int) -> int:

@@ -123,8 +123,6 @@ def _with_views(edges: Edges) -> tuple[Int32[np.ndarray, "V N K"], Float32[np.nd
     return (ids[None], weights[None]) if ids.ndim == 2 else (ids, weights)
 
 
-def believed_class(
-    beliefs: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"]
-) -> Int32[np.ndarray, " N"]:
+def believed_class(beliefs: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"]) -> Int32[np.ndarray, " N"]:
     """The label where it is known, else the class the teacher believes most."""
     return np.where(labels >= 0, labels, beliefs.argmax(-1)).astype(np.int32)

@@ -55,9 +55,7 @@ def _diagnosis(diagnosis: Diagnosis) -> list[str]:
 def _confusions(graph: KnowledgeGraph) -> list[str]:
     width = len(graph.classes)
     order = (-graph.confused_with).reshape(-1).argsort(kind="stable")[:CONFUSIONS]
-    pairs = [
-        (index // width, index % width) for index in order.tolist() if graph.confused_with.flat[index] > 0
-    ]
+    pairs = [(index // width, index % width) for index in order.tolist() if graph.confused_with.flat[index] > 0]
     if not pairs:
         return []
     names = [escaped(name) for name in graph.classes]

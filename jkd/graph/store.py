@@ -39,9 +39,7 @@ def load(folder: str | Path) -> KnowledgeGraph:
     manifest = signed["manifest"]
     arrays = _arrays(folder / "arrays.safetensors", manifest["arrays"])
     if digest.of_file(folder / "arrays.safetensors") != signed["arrays_sha256"]:
-        raise UserError(
-            f"{folder / 'arrays.safetensors'} is not what was saved: its header differs. {REMEDY}"
-        )
+        raise UserError(f"{folder / 'arrays.safetensors'} is not what was saved: its header differs. {REMEDY}")
     material = None
     if manifest["material"]:
         about = manifest["material"]
@@ -76,9 +74,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """`{"sha256", "arrays_sha256", "manifest", "seal"}` of a stored graph, checked; reads no array."""
     path = Path(folder) / "graph.json"
     if not path.is_file():
-        raise UserError(
-            f"{path} is missing: there is no finished graph in {folder}. Build it with `jkd graph build`."
-        )
+        raise UserError(f"{path} is missing: there is no finished graph in {folder}. Build it with `jkd graph build`.")
     if path.stat().st_size > LARGEST:
         raise UserError(f"{path} is larger than {LARGEST} bytes, so it is not a graph's. {REMEDY}")
     signed = files.read_json(path)
@@ -87,9 +83,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not whole or _text(signed) != path.read_bytes() or not _sealed(signed):
         raise UserError(f"{path} is not what was saved: its digest differs. {REMEDY}")
     if signed["manifest"].get("schema") != SCHEMA:
-        raise UserError(
-            f"{path}: schema {signed['manifest'].get('schema')}, this version reads {SCHEMA}. Build anew."
-        )
+        raise UserError(f"{path}: schema {signed['manifest'].get('schema')}, this version reads {SCHEMA}. Build anew.")
     return signed
 
 
@@ -111,14 +105,10 @@ def _arrays(path: Path, expected: dict[str, Any]) -> dict[str, np.ndarray]:
             for name, about in expected.items():
                 shape = file.get_slice(name).get_shape()
                 if shape != about["shape"]:
-                    raise UserError(
-                        f"{path}: array '{name}' is {shape}, graph.json says {about['shape']}. {REMEDY}"
-                    )
+                    raise UserError(f"{path}: array '{name}' is {shape}, graph.json says {about['shape']}. {REMEDY}")
                 array = file.get_tensor(name)
                 if digest.of_array(array) != about["sha256"]:
-                    raise UserError(
-                        f"{path}: array '{name}' is not what was saved: its digest differs. {REMEDY}"
-                    )
+                    raise UserError(f"{path}: array '{name}' is not what was saved: its digest differs. {REMEDY}")
                 array.flags.writeable = False
                 arrays[name] = array
     except (SafetensorError, ValueError, OSError, KeyError) as error:

@@ -112,12 +112,8 @@ def _table(name: str, table: Edges, targets: int, own: bool) -> Iterator[str]:
     present = ids >= 0
     rows["an edge stands after a gap"] = (present[:, 1:] & ~present[:, :-1]).any(1)
     with np.errstate(invalid="ignore"):
-        falls = (weights[:, 1:] > weights[:, :-1]) | (
-            (weights[:, 1:] == weights[:, :-1]) & (ids[:, 1:] < ids[:, :-1])
-        )
-    rows["edges are not sorted by (weight falling, id rising)"] = (
-        falls & present[:, 1:] & present[:, :-1]
-    ).any(1)
+        falls = (weights[:, 1:] > weights[:, :-1]) | ((weights[:, 1:] == weights[:, :-1]) & (ids[:, 1:] < ids[:, :-1]))
+    rows["edges are not sorted by (weight falling, id rising)"] = (falls & present[:, 1:] & present[:, :-1]).any(1)
     for what, bad in rows.items():
         if bad.any():
             yield f"{name}: {what} in {int(bad.sum())} rows, the first is {int(bad.argmax())}"

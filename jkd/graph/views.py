@@ -66,9 +66,7 @@ def file_view(
             return _features(path, content, ids)
         columns = [content.get(name, np.zeros(0)) for name in ("source", "target", "weight")]
         if len({len(column) for column in columns}) > 1 or "source" not in content:
-            raise UserError(
-                f"{path}: expected arrays ids + features, or source + target + weight of one length."
-            )
+            raise UserError(f"{path}: expected arrays ids + features, or source + target + weight of one length.")
         rows = ((n, str(s), str(t), str(w)) for n, (s, t, w) in enumerate(zip(*columns, strict=True), 1))
     else:
         raise UserError(f"{path}: expected .npz, .csv or .tsv, got '{path.suffix}'.")
@@ -80,38 +78,25 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if member.file_size > max(SMALL, RATIO * member.compress_size):
-                    raise UserError(
-                        f"{path}: {member.filename} would unpack to {member.file_size} bytes. Refused."
-                    )
+                    raise UserError(f"{path}: {member.filename} would unpack to {member.file_size} bytes. Refused.")
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
-        raise UserError(
-            f"{path} is not a readable npz of plain arrays ({error}). Write it with numpy.savez."
-        ) from None
+        raise UserError(f"{path} is not a readable npz of plain arrays ({error}). Write it with numpy.savez.") from None
 
 
 def _features(path: Path, content: dict[str, np.ndarray], ids: Sequence[str]) -> np.ndarray:
     names: Shaped[np.ndarray, " n"] = content.get("ids", np.zeros(0, np.str_))
     features = content["features"]
-    if (
-        names.ndim != 1
-        or features.ndim != 2
-        or len(names) != len(features)
-        or features.dtype.kind not in "fiu"
-    ):
-        raise UserError(
-            f"{path}: expected ids [n] and features [n, D], got {names.shape} and {features.shape}."
-        )
+    if names.ndim != 1 or features.ndim != 2 or len(names) != len(features) or features.dtype.kind not in "fiu":
+        raise UserError(f"{path}: expected ids [n] and features [n, D], got {names.shape} and {features.shape}.")
     row = {str(name): index for index, name in enumerate(names.tolist())}
     if len(row) < len(names):
         raise UserError(f"{path}: an id comes up twice in ids; give each sample one row.")
     missing = [name for name in ids if name not in row]
     if missing:
         shown = ", ".join(map(repr, missing[:SHOWN]))
-        raise UserError(
-            f"{path}: {len(missing)} of {len(ids)} samples have no features: {shown}. Add rows for them."
-        )
+        raise UserError(f"{path}: {len(missing)} of {len(ids)} samples have no features: {shown}. Add rows for them.")
     chosen = features[[row[name] for name in ids]].astype(np.float32)
     broken = [ids[index] for index in np.flatnonzero(~np.isfinite(chosen).all(1))[:SHOWN]]
     if broken:
@@ -137,14 +122,10 @@ def _text_rows(path: Path) -> Iterator[tuple[int, str, str, str]]:
             raise UserError(f'{path}: row {number} is not readable ({error}). Quote texts with ".') from None
         if cells is None:
             return
-        if not cells or (
-            number == 1 and [cell.strip().lower() for cell in cells] == ["source", "target", "weight"]
-        ):
+        if not cells or (number == 1 and [cell.strip().lower() for cell in cells] == ["source", "target", "weight"]):
             continue
         if len(cells) != 3:
-            raise UserError(
-                f"{path}: line {number} has {len(cells)} columns; expected source, target, weight."
-            )
+            raise UserError(f"{path}: line {number} has {len(cells)} columns; expected source, target, weight.")
         yield number, cells[0], cells[1], cells[2]
 
 
@@ -181,9 +162,7 @@ def _edge_list(
     if found:
         raise UserError(f"{path}: not a usable edge list:\n  " + "\n  ".join(found))
     if not len(pair):
-        raise UserError(
-            f"{path}: no edge joins two samples of the pool. Are the ids those of `jkd graph show`?"
-        )
+        raise UserError(f"{path}: no edge joins two samples of the pool. Are the ids those of `jkd graph show`?")
     return _heaviest(pair // len(targets), pair % len(targets), value, len(ids), k)
 
 

@@ -83,9 +83,7 @@ def surrogate(
     """
     tests, nodes = _unit(test_projection), _unit(node_projection)
     size, k = found.node.shape
-    drawn = (random.bits("edges", size, k, len(nodes), size=size * k) % np.uint64(len(nodes))).astype(
-        np.int32
-    )
+    drawn = (random.bits("edges", size, k, len(nodes), size=size * k) % np.uint64(len(nodes))).astype(np.int32)
     drawn = drawn.reshape(size, k)
     cosine = np.einsum("td,tkd->tk", tests, nodes[drawn])
     answers = student_logits.argmax(-1)

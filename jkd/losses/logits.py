@@ -29,7 +29,7 @@ def cross_entropy(
     Args:
       student_logits: unnormalised log-probabilities.
       label_target: one-hot label, or a mixture of two; a row of zeros where the label is unknown.
-      labelled: 1 where the label is known, else 0.
+      labelled: 1 where the label is known, else 0; for a mixture, the share of it that is known.
       smoothing: share of each target that is spread evenly over the classes.
 
     References: Szegedy et al. 2016, arXiv 1512.00567 (smoothing).
@@ -38,7 +38,7 @@ def cross_entropy(
     mass = jnp.sum(target, axis=-1, keepdims=True)
     target = (1 - smoothing) * target + smoothing * mass / target.shape[-1]
     losses = -jnp.sum(target * _log_softmax(student_logits), axis=-1)
-    return jnp.sum(losses * labelled) / jnp.maximum(jnp.sum(labelled), 1.0)
+    return jnp.sum(losses) / jnp.maximum(jnp.sum(labelled), 1.0)  # unknown rows have no mass, so no loss
 
 
 def kd(

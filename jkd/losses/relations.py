@@ -92,9 +92,7 @@ def _rows(feature: Float[Array, "b *s"]) -> Float[Array, "b d"]:
 
 
 def _inner(left: Float[Array, "b d"], right: Float[Array, "c d"]) -> Float[Array, "b c"]:
-    return jnp.matmul(
-        left, right.T, precision="highest"
-    )  # elsewhere than on CPU the default is less than float32
+    return jnp.matmul(left, right.T, precision="highest")  # elsewhere than on CPU the default is less than float32
 
 
 def _norm(rows: Float[Array, "*b d"]) -> Float[Array, "*b"]:

@@ -41,6 +41,4 @@ def build_model(network: ConfigDict, classes: int) -> nn.Module:
         return TorchvisionVgg(
             classes, stages, channels, hidden, network.batch_norm, 0.5 if network.dropout else 0.0, dtype
         )
-    raise UserError(
-        f"layout: unknown '{network.layout}'.{did_you_mean(network.layout, ['cifar', 'torchvision'])}"
-    )
+    raise UserError(f"layout: unknown '{network.layout}'.{did_you_mean(network.layout, ['cifar', 'torchvision'])}")

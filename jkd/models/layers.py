@@ -33,9 +33,7 @@ class Conv3x3(nn.Module):
         if inputs <= FEW_CHANNELS:
             y = _by_patches(x, kernel)
         else:
-            y = lax.conv_general_dilated(
-                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+            y = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return y + bias.reshape(1, 1, 1, -1)
 
 
@@ -100,9 +98,7 @@ def dropout(
         return x
     if keys is None:
         raise ValueError(f"dropout {rate} in training needs one key per sample: pass keys=sample_keys(...)")
-    keep = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, x.shape[1:]))(
-        keys
-    )
+    keep = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
 
 
@@ -113,7 +109,5 @@ def batch_norm(x: Float[Array, "b *rest"], name: str, train: bool) -> Float[Arra
     0.9, epsilon 1e-5. Running variances take the biased batch variance (torch: the unbiased one). Under `jit`
     the mean is over the global batch, however it is sharded.
     """
-    norm = nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, name=name
-    )
+    norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, name=name)
     return norm(x.astype(jnp.float32)).astype(x.dtype)

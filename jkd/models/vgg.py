@@ -81,9 +81,7 @@ class TorchvisionVgg(nn.Module):
             x = taps[f"stage{stage}"] = _stage(self, x, stage, train, with_norm=self.batch_norm)
             x = max_pool_2x2(x)
         x = adaptive_average_pool(x, 7)
-        x = x.transpose(0, 3, 1, 2).reshape(
-            x.shape[0], -1
-        )  # channels first, the order of the published weights
+        x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # channels first, the order of the published weights
         for layer in range(2):
             x = nn.Dense(self.hidden, dtype=self.dtype, name=f"classifier{layer}")(x)
             x = taps[f"hidden{layer}"] = nn.relu(x)

@@ -79,11 +79,7 @@ def load(fn: str, variables: str | Path, classes: int, shape: tuple[int, int, in
 
 def _find(fn: str) -> tuple[str, Callable[..., Any]]:
     module_name, colon, name = fn.partition(":")
-    if (
-        not colon
-        or not name.isidentifier()
-        or not all(part.isidentifier() for part in module_name.split("."))
-    ):
+    if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         raise UserError(f"teacher.fn: '{fn}' is no name of a function. {EXAMPLE}.")
     module = _import(fn, module_name)
     function = getattr(module, name, None)
@@ -106,16 +102,12 @@ def _import(fn: str, name: str) -> ModuleType:
                 f"teacher.fn: there is no module '{error.name}' in {folder} or on Python's path. Run jkd in "
                 f"the module's folder or set PYTHONPATH. {EXAMPLE}."
             ) from None
-        raise UserError(
-            f"teacher.fn: {name} needs the module '{error.name}', which is not installed."
-        ) from None
+        raise UserError(f"teacher.fn: {name} needs the module '{error.name}', which is not installed.") from None
     except Exception as error:
         raise UserError(f"teacher.fn: importing {name} for '{fn}' failed: {_short(error)}.") from error
 
 
-def _check(
-    fn: str, function: Callable[..., Any], variables: Any, classes: int, shape: tuple[int, int, int]
-) -> None:
+def _check(fn: str, function: Callable[..., Any], variables: Any, classes: int, shape: tuple[int, int, int]) -> None:
     """Traces the function on two images: shapes and types, no arithmetic."""
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     wanted = f"It is called as f(variables, images, train=False) with images float32 {list(images.shape)}"
@@ -124,9 +116,7 @@ def _check(
     except Exception as error:
         raise UserError(f"teacher.fn: '{fn}' failed: {_short(error)}. {wanted}.") from error
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-        raise UserError(
-            f"teacher.fn: '{fn}' returned {_spell(result)}; expected a pair (logits, taps), taps a dict."
-        )
+        raise UserError(f"teacher.fn: '{fn}' returned {_spell(result)}; expected a pair (logits, taps), taps a dict.")
     logits, taps = result
     if getattr(logits, "shape", None) != (2, classes) or not jnp.issubdtype(logits.dtype, jnp.floating):
         raise UserError(
@@ -139,9 +129,7 @@ def _check(
         )
     embedding = taps["embedding"]
     if len(getattr(embedding, "shape", ())) != 2 or embedding.shape[0] != 2:
-        raise UserError(
-            f"teacher.fn: the 'embedding' of '{fn}' is {_spell(embedding)}; expected [2, D]. {wanted}."
-        )
+        raise UserError(f"teacher.fn: the 'embedding' of '{fn}' is {_spell(embedding)}; expected [2, D]. {wanted}.")
 
 
 def _source(module: ModuleType, function: Callable[..., Any]) -> list[str]:
@@ -165,8 +153,6 @@ def _spell(value: Any) -> str:
 def _short(error: Exception) -> str:
     """Type, first line of the message, and the last place in a file that is not jax's own."""
     message = (str(error).splitlines() or [""])[0]
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {message}{where}"

@@ -29,9 +29,7 @@ class Tensors:
         self._file = file
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         self.dtypes: dict[str, str] = {name: part.get_dtype() for name, part in slices.items()}
-        self.shapes: dict[str, tuple[int, ...]] = {
-            name: tuple(part.get_shape()) for name, part in slices.items()
-        }
+        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(part.get_shape()) for name, part in slices.items()}
 
     def read(self, name: str) -> np.ndarray:
         """A tensor by name; 16-bit floats come back as float32.
@@ -40,9 +38,7 @@ class Tensors:
           UserError: when a value is NaN or infinite, or the type is none that jkd reads.
         """
         if self.dtypes[name] not in (*FLOATS, *INTEGERS):
-            raise UserError(
-                f"{self.path}: {name!r} is {self.dtypes[name]}; expected F32, F16, BF16 or integers."
-            )
+            raise UserError(f"{self.path}: {name!r} is {self.dtypes[name]}; expected F32, F16, BF16 or integers.")
         array = np.asarray(self._file.get_tensor(name))
         if self.dtypes[name] in FLOATS:
             array = array.astype(np.float32, copy=False)

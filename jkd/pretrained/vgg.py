@@ -57,12 +57,8 @@ def save(path: str | Path, variables: dict[str, Any], module: Vgg) -> None:
     names, flat = _names(module), digest.flatten(variables)
     if set(names) != set(flat):
         odd = ", ".join(sorted(set(names) ^ set(flat)))
-        raise UserError(
-            f"cannot write {path}: variables and module differ in {odd}. Pass the module they are from."
-        )
-    files.write_arrays(
-        Path(path), {names[leaf]: _to_torch(np.asarray(flat[leaf], np.float32)) for leaf in flat}
-    )
+        raise UserError(f"cannot write {path}: variables and module differ in {odd}. Pass the module they are from.")
+    files.write_arrays(Path(path), {names[leaf]: _to_torch(np.asarray(flat[leaf], np.float32)) for leaf in flat})
 
 
 def _names(module: Vgg) -> dict[str, str]:
@@ -73,9 +69,7 @@ def _names(module: Vgg) -> dict[str, str]:
 def _cifar_names(module: CifarVgg) -> Iterator[tuple[str, str]]:
     for stage, layers in enumerate(module.stages):
         for layer in range(layers):  # every layer is convolution, norm, ReLU
-            yield from _conv_and_norm(
-                stage, layer, f"block{stage}.{3 * layer}", f"block{stage}.{3 * layer + 1}"
-            )
+            yield from _conv_and_norm(stage, layer, f"block{stage}.{3 * layer}", f"block{stage}.{3 * layer + 1}")
     yield from _weight_and_bias("classifier", "kernel", "classifier")
 
 

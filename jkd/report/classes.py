@@ -61,9 +61,7 @@ def _add_concepts(made: networkx.DiGraph, graph: KnowledgeGraph) -> None:
                 made.add_node(parent, name=graph.concepts[parent[1]])
         if len(made) == before:
             break
-    made.add_edges_from(
-        (child, parent, {"kind": "is_a", "weight": 1.0}) for child, parent in pairs if child in made
-    )
+    made.add_edges_from((child, parent, {"kind": "is_a", "weight": 1.0}) for child, parent in pairs if child in made)
 
 
 def draw(graph: KnowledgeGraph, theme: Theme) -> Figure | None:
@@ -106,15 +104,11 @@ def _edge(start: Any, end: Any, kind: str, share: float, theme: Theme) -> FancyA
     )
 
 
-def _node(
-    axis: Any, node: tuple[str, int], name: str, place: tuple[float, float], crowded: bool, theme: Theme
-) -> None:
+def _node(axis: Any, node: tuple[str, int], name: str, place: tuple[float, float], crowded: bool, theme: Theme) -> None:
     x, y = place
     if node[0] == "concept":
         axis.plot([x], [y], "s", color=theme.cycle[0], markersize=6)
-        axis.annotate(
-            name, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=7, style="italic"
-        )
+        axis.annotate(name, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=7, style="italic")
         return
     axis.plot([x], [y], "o", color=theme.ink, markersize=6)
     flat = {"ha": "center" if abs(x) < 0.2 else "left" if x > 0 else "right", "va": "center"}
@@ -166,9 +160,7 @@ def _around(made: networkx.DiGraph) -> list[Any]:
     walk = [left.pop(0)] if left else []
     while left:
         here = walk[-1]
-        nearest = max(
-            left, key=lambda node: (concept[node] == concept[here], tie(here, node), -left.index(node))
-        )
+        nearest = max(left, key=lambda node: (concept[node] == concept[here], tie(here, node), -left.index(node)))
         left.remove(nearest)
         walk.append(nearest)
     return walk

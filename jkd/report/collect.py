@@ -28,9 +28,7 @@ class Part:
         path = self.folder / "predictions.safetensors"
         arrays = files.read_arrays(path)
         if "logits" not in arrays or arrays["logits"].ndim != 2:
-            raise UserError(
-                f"{path}: expected 'logits' [T, C], got {sorted(arrays)}. Delete it and run again."
-            )
+            raise UserError(f"{path}: expected 'logits' [T, C], got {sorted(arrays)}. Delete it and run again.")
         return arrays
 
     @cached_property
@@ -93,9 +91,7 @@ def collect(workdir: Path) -> Results:
     manifest = files.read_json(workdir / "manifest.json")
     for key in ("config", "versions", "data"):
         if not isinstance(manifest, dict) or key not in manifest:
-            raise UserError(
-                f"{workdir / 'manifest.json'}: expected the key '{key}'. Give the --workdir of a run."
-            )
+            raise UserError(f"{workdir / 'manifest.json'}: expected the key '{key}'. Give the --workdir of a run.")
     config = manifest["config"]
     root = workdir / "replicates"
     teachers: dict[int, Part] = {}

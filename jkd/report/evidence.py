@@ -49,34 +49,20 @@ def gather(results: Results, summary: Mapping[str, Any], dataset: Any, graph: Kn
     """
     settings = results.config["report"]
     wanted = settings["cards_student"]
-    names = (
-        [best_student(summary), "knowledge_graph", *results.students] if wanted == configs.AUTO else [wanted]
-    )
-    runs = [
-        (name, run)
-        for name in dict.fromkeys(names)
-        if name in results.students and (run := _run(results, name))
-    ]
+    names = [best_student(summary), "knowledge_graph", *results.students] if wanted == configs.AUTO else [wanted]
+    runs = [(name, run) for name in dict.fromkeys(names) if name in results.students and (run := _run(results, name))]
     if not runs or 0 not in results.teachers:
-        return Cards(
-            "", (0, 0), [], None, "No student of the first replicate is finished, so there are no cards."
-        )
+        return Cards("", (0, 0), [], None, "No student of the first replicate is finished, so there are no cards.")
     projected = (pair for pair in runs if graph and "projection" in pair[1][1].predictions())
     name, (key, part) = next(projected, runs[0])
     arrays, doubt, found, measured = part.predictions(), "", None, None
-    student, teacher = (
-        _softmax(logits) for logits in (arrays["logits"], results.teachers[0].predictions()["logits"])
-    )
+    student, teacher = (_softmax(logits) for logits in (arrays["logits"], results.teachers[0].predictions()["logits"]))
     if graph is None:
         doubt = "The knowledge graph of the first replicate is missing, so the cards show beliefs alone."
     elif "projection" not in arrays or "nodes" not in arrays:
-        doubt = (
-            "No student was trained with the projection term, so the cards show beliefs without neighbours."
-        )
+        doubt = "No student was trained with the projection term, so the cards show beliefs without neighbours."
     elif len(arrays["nodes"]) != len(graph):
-        doubt = (
-            f"{name} was trained on another graph than the one that is there, so its neighbours are left out."
-        )
+        doubt = f"{name} was trained on another graph than the one that is there, so its neighbours are left out."
     else:
         projections = (arrays["projection"], arrays["nodes"], graph.beliefs)
         found = interpret.evidence(*projections, settings["neighbours"])
@@ -138,9 +124,7 @@ def _card(card: Mapping[str, Any], image: np.ndarray, dataset: Any, classes: lis
 def _beliefs(card: Mapping[str, Any], classes: list[str]) -> str:
     sides = [("student", card["student"]), ("teacher", card["teacher"]), ("graph", card["alone"])]
     sides = [(kind, beliefs) for kind, beliefs in sides if beliefs is not None]
-    first = [int(np.argmax(beliefs)) for _, beliefs in sides] + (
-        [card["label"]] if card["label"] >= 0 else []
-    )
+    first = [int(np.argmax(beliefs)) for _, beliefs in sides] + ([card["label"]] if card["label"] >= 0 else [])
     rest = np.argsort([-value for value in card["student"]], kind="stable").tolist()
     shown = list(dict.fromkeys(first + rest))[:CLASSES_SHOWN]
     shown.sort(key=lambda index: -card["student"][index])
@@ -168,9 +152,7 @@ def _neighbours(card: Mapping[str, Any], dataset: Any, classes: list[str]) -> st
     says = text.escape(classes[int(np.argmax(card["alone"]))])
     sure = f"{100 * max(card['alone']):.0f} %"
     if card["agrees"]:
-        verdict = (
-            f'<p class="verdict">The neighbours alone say <b>{says}</b> ({sure}), as the student does.</p>'
-        )
+        verdict = f'<p class="verdict">The neighbours alone say <b>{says}</b> ({sure}), as the student does.</p>'
     else:
         verdict = (
             f'<p class="verdict warn">The neighbours alone say <b>{says}</b> ({sure}): they do not explain '

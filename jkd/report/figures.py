@@ -22,9 +22,7 @@ def curves(results: Results, summary: Mapping[str, Any], theme: Theme) -> Figure
     networks = {TEACHER: list(results.teachers.values())}
     students = [name for name in entries(summary) if name in results.students]
     networks |= {name: list(results.students[name].values()) for name in students}
-    keys = [
-        key for key in ("loss", "val_accuracy") if any(_gather(parts, key) for parts in networks.values())
-    ]
+    keys = [key for key in ("loss", "val_accuracy") if any(_gather(parts, key) for parts in networks.values())]
     if not keys:
         return None
     figure, axes = canvas(WIDTH, 0.7 + 2.2 * len(keys), len(keys))
@@ -64,9 +62,7 @@ def over_bytes(summary: Mapping[str, Any], theme: Theme) -> Figure | None:
     figure, (axis,) = canvas(WIDTH, 3.0)
     for name, index, size, value in points:
         mean = value["mean"] * scale
-        bar = (
-            None if value["low"] is None else [[mean - value["low"] * scale], [value["high"] * scale - mean]]
-        )
+        bar = None if value["low"] is None else [[mean - value["low"] * scale], [value["high"] * scale - mean]]
         colour = theme.ink if name == TEACHER else theme.cycle[(index - 1) % len(theme.cycle)]
         axis.errorbar([size], [mean], yerr=bar, fmt="o", markersize=4, color=colour, linewidth=1, capsize=2)
     axis.set_xscale("log")
@@ -128,14 +124,10 @@ def diagnosis(summary: Mapping[str, Any], theme: Theme) -> Figure | None:
         shade = 0.3 + 0.7 * (strengths.index(row["strength"]) + 1) / len(strengths)
         better = row["nll_fitted"] < found["no_edges"]["nll_fitted"]
         colour = theme.cycle[0] if better else theme.cycle[1]
-        axis.plot(
-            [row["nll_fitted"]], [place], "o", color=colour, alpha=shade, markersize=5, markeredgewidth=0
-        )
+        axis.plot([row["nll_fitted"]], [place], "o", color=colour, alpha=shade, markersize=5, markeredgewidth=0)
     best = found["best"]
     place = views.index(best["view"])
-    axis.plot(
-        [best["nll_fitted"]], [place], "o", markersize=10, markerfacecolor="none", markeredgecolor=theme.ink
-    )
+    axis.plot([best["nll_fitted"]], [place], "o", markersize=10, markerfacecolor="none", markeredgecolor=theme.ink)
     axis.set_yticks(range(len(views)), [drawable(view, index) for index, view in enumerate(views)])
     axis.set_ylim(len(views) - 0.5, -0.5)
     axis.grid(axis="y", visible=False)

@@ -14,9 +14,7 @@ from jkd.report.plots import Plot
 THUMBNAIL = 96  # pixels a side that a thumbnail has at most
 
 
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", best: int | None = None
-) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", best: int | None = None) -> str:
     """A table of ready HTML cells; on a narrow screen each row becomes a block with its column names.
 
     Args:
@@ -29,15 +27,12 @@ def table(
     body = []
     for index, row in enumerate(rows):
         cells = "".join(
-            f'<td data-label="{text.escape(name)}">{cell}</td>'
-            for name, cell in zip(head[1:], row[1:], strict=True)
+            f'<td data-label="{text.escape(name)}">{cell}</td>' for name, cell in zip(head[1:], row[1:], strict=True)
         )
         mark = ' class="best"' if index == best else ""
         body.append(f'<tr{mark}><th scope="row">{row[0]}</th>{cells}</tr>')
     below = f"<caption>{caption}</caption>" if caption else ""
-    return (
-        f'<table class="stack">{below}<thead><tr>{titles}</tr></thead><tbody>{"".join(body)}</tbody></table>'
-    )
+    return f'<table class="stack">{below}<thead><tr>{titles}</tr></thead><tbody>{"".join(body)}</tbody></table>'
 
 
 def figure(plot: Plot | None, caption: str) -> str:

@@ -34,9 +34,7 @@ def page(
         ("doubts", "What is missing or doubtful", _list(doubts)),
         ("provenance", "Provenance", sections.provenance(results, summary)),
     ]
-    body = "".join(
-        f'<section id="{name}"><h2>{title}</h2>{html}</section>' for name, title, html in parts if html
-    )
+    body = "".join(f'<section id="{name}"><h2>{title}</h2>{html}</section>' for name, title, html in parts if html)
     links = "".join(f'<a href="#{name}">{title}</a> ' for name, title, html in parts if html)
     title = text.escape(results.config["name"])
     runs = f"{text.plural(results.replicates, 'replicate')} × {text.plural(len(results.seeds), 'seed')}"
@@ -56,9 +54,7 @@ def page(
 def _document(title: str, body: str) -> str:
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'

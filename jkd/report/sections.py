@@ -31,9 +31,7 @@ def plots(results: Results, summary: Mapping[str, Any], graph: KnowledgeGraph | 
     drawn = [
         render("differences", "Paired differences", lambda theme: figures.differences(summary, theme)),
         render("curves", "Learning curves", lambda theme: figures.curves(results, summary, theme)),
-        render(
-            "bytes", "Primary metric over bytes on disk", lambda theme: figures.over_bytes(summary, theme)
-        ),
+        render("bytes", "Primary metric over bytes on disk", lambda theme: figures.over_bytes(summary, theme)),
         render("diagnosis", "Scores of the graph's views", lambda theme: figures.diagnosis(summary, theme)),
         graph and render("classes", "The class graph", lambda theme: classes.draw(graph, theme)),
     ]
@@ -113,9 +111,7 @@ def graph_facts(summary: Mapping[str, Any], graph: KnowledgeGraph | None, plot: 
     pairs.append(("SHA-256", f"<code>{text.escape(graph.digest)}</code>"))
     found = summary["graph"]["diagnosis"]
     if not found:
-        return (
-            markup.facts(pairs) + "<p>No labels were held back, so nobody knows whether the edges help.</p>"
-        )
+        return markup.facts(pairs) + "<p>No labels were held back, so nobody knows whether the edges help.</p>"
     return markup.facts(pairs) + _diagnosis(found, plot)
 
 
@@ -155,17 +151,13 @@ def _diagnosis(found: Mapping[str, Any], plot: Plot | None) -> str:
     return f"<p>{gate}</p>{table}{figure}"
 
 
-def doubts(
-    results: Results, summary: Mapping[str, Any], graph: KnowledgeGraph | None, cards_doubt: str
-) -> list[str]:
+def doubts(results: Results, summary: Mapping[str, Any], graph: KnowledgeGraph | None, cards_doubt: str) -> list[str]:
     """What is missing, and what a reader should not take for granted; plain text."""
     metric, unit = summary["primary"]["metric"], tables.unit(summary)
     lines = [f"Not finished: {part}." for part in results.missing]
     counts = {entry["metrics"][metric]["n"] for entry in summary["students"].values()}
     if len(counts) > 1:
-        lines.append(
-            f"Students differ in how many {unit}s are finished; compare them by the paired differences only."
-        )
+        lines.append(f"Students differ in how many {unit}s are finished; compare them by the paired differences only.")
     if max(counts, default=0) == 1:
         lines.append(f"There is one {unit}, so nothing here has an interval.")
     elif 1 < max(counts, default=0) < 5:
@@ -179,25 +171,18 @@ def doubts(
         lines.append(f"Choices saw {summary['labels']['choose']} labels that training did not.")
     for name, by_key in results.students.items():
         closed = sorted(
-            {
-                key[0]
-                for key, part in by_key.items()
-                if (part.result.get("choices") or {}).get("gate_open") is False
-            }
+            {key[0] for key, part in by_key.items() if (part.result.get("choices") or {}).get("gate_open") is False}
         )
         if closed:
             where = f"in {text.plural(len(closed), 'replicate')} of {results.replicates}"
-            lines.append(
-                f"{name}: the diagnosis closed the gate {where}, so it was trained without edges there."
-            )
+            lines.append(f"{name}: the diagnosis closed the gate {where}, so it was trained without edges there.")
     if graph is not None and graph.diagnosis is None:
         lines.append("The graph has no diagnosis: it is not known whether its edges help.")
     skipped = results.manifest["data"].get("skipped") or []
     if skipped:
         first = ", ".join(f"{name} ({why})" for name, why in skipped[:5])
         lines.append(
-            f"{text.plural(len(skipped), 'unreadable image')} left out: "
-            f"{first}{' …' if len(skipped) > 5 else ''}."
+            f"{text.plural(len(skipped), 'unreadable image')} left out: {first}{' …' if len(skipped) > 5 else ''}."
         )
     return [*lines, *([cards_doubt] if cards_doubt else [])]
 
@@ -236,6 +221,4 @@ def _config(tree: dict[str, Any]) -> tuple[str, str]:
         config = configs.from_dict(tree)
     except UserError as error:  # written by another version of jkd
         return f"(cannot be compared with this version's defaults: {error})", repr(tree)
-    return "\n".join(
-        f"{path} = {value!r}" for path, value in configs.difference(config).items()
-    ), configs.show(config)
+    return "\n".join(f"{path} = {value!r}" for path, value in configs.difference(config).items()), configs.show(config)

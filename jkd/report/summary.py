@@ -41,24 +41,19 @@ def summarize(results: Results, graph: KnowledgeGraph | None) -> dict[str, Any]:
     return {
         "teacher": {
             "metrics": _metrics(teacher),
-            "digests": {
-                f"{replicate}/{seed}": part.result["params"] for replicate, part in results.teachers.items()
-            },
+            "digests": {f"{replicate}/{seed}": part.result["params"] for replicate, part in results.teachers.items()},
             "labels": _labels(list(results.teachers.values())),
         },
         "students": {
             name: {
                 "metrics": _metrics(values[name]),
-                "digests": {
-                    f"{replicate}/{seed}": part.result["params"] for (replicate, seed), part in by_key.items()
-                },
+                "digests": {f"{replicate}/{seed}": part.result["params"] for (replicate, seed), part in by_key.items()},
                 "labels": _labels(parts[name]),
             }
             for name, by_key in results.students.items()
         },
         "receipt": {
-            name: _receipt(some)
-            for name, some in [(TEACHER, list(results.teachers.values())), *parts.items()]
+            name: _receipt(some) for name, some in [(TEACHER, list(results.teachers.values())), *parts.items()]
         },
         "paired": _paired(everyone),
         "labels": _labels(every_part),
@@ -95,9 +90,7 @@ def _student_values(results: Results, name: str) -> dict[str, dict[int, float]]:
             value = part.result["metrics"].get(metric)
             if value is not None:
                 gathered[metric].setdefault(seed if over_seeds else replicate, []).append(value)
-    values = {
-        metric: {unit: statistics.fmean(some) for unit, some in by.items()} for metric, by in gathered.items()
-    }
+    values = {metric: {unit: statistics.fmean(some) for unit, some in by.items()} for metric, by in gathered.items()}
     values["churn"] = _churn(results, by_key)
     return values
 
@@ -161,8 +154,7 @@ def _paired(everyone: Mapping[str, Values]) -> dict[str, dict[str, dict[str, dic
         for b in everyone:
             if a != b:
                 table.setdefault(a, {})[b] = {
-                    metric: _difference(everyone[a].get(metric, {}), everyone[b].get(metric, {}))
-                    for metric in METRICS
+                    metric: _difference(everyone[a].get(metric, {}), everyone[b].get(metric, {})) for metric in METRICS
                 }
     return table
 
@@ -176,18 +168,14 @@ def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> dict[str, Any
 def _receipt(parts: Sequence[Part]) -> dict[str, Any]:
     """The size of a network, the same in all its runs, and the median of their latencies."""
     receipts = [part.result["receipt"] for part in parts]
-    entry: dict[str, Any] = {
-        key: next((r[key] for r in receipts if r.get(key) is not None), None) for key in RECEIPT
-    }
+    entry: dict[str, Any] = {key: next((r[key] for r in receipts if r.get(key) is not None), None) for key in RECEIPT}
     times = [r["latency_ms"] for r in receipts if r.get("latency_ms") is not None]
     return entry | {"latency_ms": statistics.median(times) if times else None}
 
 
 def _labels(parts: Sequence[Part]) -> dict[str, int | None]:
     """The most labels of a replicate that any of these runs trained on, and that any choice saw besides."""
-    return {
-        key: max((part.result["labels"][key] for part in parts), default=None) for key in ("train", "choose")
-    }
+    return {key: max((part.result["labels"][key] for part in parts), default=None) for key in ("train", "choose")}
 
 
 def _graph(graph: KnowledgeGraph | None) -> dict[str, Any]:

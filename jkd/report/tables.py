@@ -65,9 +65,7 @@ def finding(summary: Mapping[str, Any]) -> str:
     span = f"{text.number(metric, entry['low'], True)} to {text.number(metric, entry['high'], True)}"
     paired = f"paired 95 % interval {span}, n = {entry['n']}"
     if entry["low"] <= 0 <= entry["high"]:
-        verdict = (
-            f"{lead}: {difference} ({paired}), an interval that includes 0, so neither is shown to be better."
-        )
+        verdict = f"{lead}: {difference} ({paired}), an interval that includes 0, so neither is shown to be better."
     else:
         verdict = f"{lead}: {difference} ({paired})."
     return verdict + _over_teacher(summary, best, metric)
@@ -136,9 +134,7 @@ def _legend(summary: Mapping[str, Any]) -> str:
         lines.append(f"  {text.visible(name)}: {own['train']} to train, {own['choose']} more to choose")
     expected = len(summary["config"]["seeds"]) * summary["config"]["replicates"]
     short = {
-        name: len(entry["digests"])
-        for name, entry in summary["students"].items()
-        if len(entry["digests"]) < expected
+        name: len(entry["digests"]) for name, entry in summary["students"].items() if len(entry["digests"]) < expected
     }
     lines += [f"unfinished: {text.visible(name)}, {done} of {expected} runs" for name, done in short.items()]
     return "\n".join(lines)

@@ -17,7 +17,7 @@ def anchors(batch: Mapping[str, Array], outputs: Float[Array, "b c"], taps: Mapp
 
 
 def metrics(outputs: np.ndarray, labels: np.ndarray, teacher: np.ndarray | None) -> dict[str, float | None]:
-    """Accuracy, NLL and ECE (15 bins) against the labels; agreement with and KL from the teacher, where there is one."""
+    """Accuracy, NLL and ECE (15 bins) against the labels; agreement with and KL from a teacher, if there is one."""
     return {
         "accuracy": evaluate.accuracy(outputs, labels),
         "nll": evaluate.nll(outputs, labels),

@@ -1,8 +1,8 @@
 """Checkpoints: orbax writes them, a SHA-256 per leaf says whether what is read back is what was written.
 
 orbax commits atomically and survives a kill, but restores silently from a file with a flipped bit and casts types
-without a word. So each committed checkpoint `STEP/` gets a sidecar `STEP.json` with the digest of every leaf; without it
-a checkpoint does not count, and one whose leaves disagree with it is never used.
+without a word. So each committed checkpoint `STEP/` gets a sidecar `STEP.json` with the digest of every leaf; without
+it a checkpoint does not count, and one whose leaves disagree with it is never used.
 """
 
 import contextlib

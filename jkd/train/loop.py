@@ -1,7 +1,7 @@
 """The loop around the step: batches in, metrics out, checkpoints on the way, stop when asked.
 
-Step counting: after step n the state says `step == n`, and step n + 1 takes batch n of the stream. So the position in the
-data is the step, and resuming needs nothing else.
+Step counting: after step n the state says `step == n`, and step n + 1 takes batch n of the stream. So the position in
+the data is the step, and resuming needs nothing else.
 """
 
 from collections.abc import Callable, Iterator
@@ -84,8 +84,8 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
     try:
         chunks = setup.batches(step) if step < last else iter(())
         for chunk in chunks:
-            count = int(min(chunk["count"], last - step))
-            chunk["count"] = np.int32(count)
+            count = min(int(chunk["count"]), last - step)
+            chunk["count"] = np.asarray(count, np.int32)
             state, metrics = setup.step(state, setup.teacher, setup.knowledge, chunk, setup.run)
             pending.append((step, count, metrics))
             before, step = step, step + count
@@ -98,8 +98,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             if (
                 interrupt.requested()
                 or step == last < steps
-                or (_passed(settings.checkpoint_every, before, step)
-                and step < last)
+                or (_passed(settings.checkpoint_every, before, step) and step < last)
             ):
                 save()
                 saved = step

@@ -21,7 +21,7 @@ def make_schedule(optimizer: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(optimizer: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """The optimiser of `train.optimizer`. Weight decay is decoupled for adamw, lamb and lion, and an L2 term otherwise."""
+    """The optimiser of `train.optimizer`. Weight decay is decoupled for adamw, lamb, lion; an L2 term otherwise."""
     rate = make_schedule(optimizer, steps)
     decay = optimizer.weight_decay
     match optimizer.name:

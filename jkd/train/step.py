@@ -8,8 +8,8 @@ The step is made of five pure functions, so that other ways of running it use th
     shard_backward   that gradient carried back to the parameters of a micro-batch's forward pass
     update           optimiser, moving average, counters
 
-Terms that relate samples to each other see the whole global batch even when it is cut into micro-batches or over devices.
-You can likely skip to `train_step`.
+Terms that relate samples to each other see the whole global batch, even when it is cut into micro-batches or over
+devices. You can likely skip to `train_step`.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,6 +33,7 @@ from jkd.train.state import PyTree, TrainState
 
 Batch = Mapping[str, Array]
 Apply = Callable[..., tuple[Array, dict[str, Array]]]
+Outputs = tuple[Array, Array, dict[str, Array]]  # logits, feature, taps: what a gradient is taken with respect to
 
 
 class Run(NamedTuple):
@@ -108,7 +109,8 @@ class Program:
         node, needs = batch["node"], self.objective.needs
         given = {"label_target": blend(target), "labelled": blend(known[:, None])[:, 0]}
         if "joined" in needs:
-            given["joined"], given["mix"] = blend(knowledge.joined[node]), knowledge.mix
+            assert knowledge.joined is not None and knowledge.mix is not None
+            given |= {"joined": blend(knowledge.joined[node]), "mix": knowledge.mix}
         if knowledge.smoothing is not None:
             given["smoothing"] = knowledge.smoothing
         if "teacher_projection" in needs:
@@ -141,7 +143,7 @@ class Program:
 
     def global_gradient(
         self, objective: PyTree, student: Side, teacher: Side | None, given: Batch, progress: Array
-    ) -> tuple[Array, dict[str, Array], PyTree, Side]:
+    ) -> tuple[Array, dict[str, Array], PyTree, Outputs]:
         """Loss and terms of the global batch; gradients for the objective's parameters and the student's outputs."""
 
         def loss(objective: PyTree, logits: Array, feature: Array, taps: Mapping[str, Array]) -> tuple[Array, Any]:
@@ -157,7 +159,7 @@ class Program:
     ) -> PyTree:
         """Runs a micro-batch forward again and carries the outputs' gradient back to the parameters."""
 
-        def outputs(params: PyTree) -> tuple[Array, Array, dict[str, Array]]:
+        def outputs(params: PyTree) -> Outputs:
             return _differentiable(self.shard_forward(params, batch_stats, batch, dropout)[0])
 
         return jax.vjp(outputs, params)[1](cotangent)[0]
@@ -222,12 +224,12 @@ class Program:
     def _accumulated(
         self, state: TrainState, prepared: Prepared, teacher: Side | None, progress: Array
     ) -> tuple[Array, dict[str, Array], PyTree, PyTree, PyTree]:
-        """As the plain step, with one micro-batch in memory at a time: forward all, then the global gradient, then back."""
+        """The plain step with one micro-batch in memory at a time: forward all, the global gradient, then back."""
         parts = self.settings.accumulate
 
         def cut(tree: PyTree) -> list[PyTree]:
             # Every micro-batch takes each parts-th sample, so that a sharded batch stays evenly spread over devices.
-            return [jax.tree.map(lambda leaf: leaf[part::parts], tree) for part in range(parts)]
+            return [jax.tree.map(lambda leaf, part=part: leaf[part::parts], tree) for part in range(parts)]
 
         def join(trees: list[PyTree]) -> PyTree:
             return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1).reshape(-1, *leaves[0].shape[1:]), *trees)
@@ -254,7 +256,8 @@ class Program:
     ) -> tuple[TrainState, dict[str, Array]]:
         """Up to S steps in one dispatch: `chunk` is a batch with a leading axis S and `count` real steps.
 
-        The number of steps is traced, so a short last chunk or a resumed one runs the same program. Returns metrics `[S]`.
+        The number of steps is traced, so a short last chunk or a resumed one runs the same program.
+        Returns the state and metrics `[S]`.
         """
         batches = {key: value for key, value in chunk.items() if key != "count"}
         length = batches["step"].shape[0]
@@ -297,13 +300,14 @@ class Program:
     def init(self, run: Run, shape: tuple[int, int, int], teacher: PyTree) -> TrainState:
         """The state at step 0, from the `init` stream of the run's seed."""
         key = random.key("init", run.seed, run.replicate)
-        variables = self.module.init(random.subkey(key, 0), jnp.zeros((1, *shape)), train=False)
-        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        variables: PyTree = self.module.init(random.subkey(key, 0), jnp.zeros((1, *shape)), train=False)
+        params: PyTree = variables["params"]
+        batch_stats: PyTree = variables.get("batch_stats", {})
 
         def sides(variables: PyTree, images: Array) -> tuple[Side, Side | None]:
             batch = {"node": jnp.zeros(images.shape[0], jnp.int32), "image": images}
-            outputs, taps = self.module.apply(variables, images, train=False)
-            student = Side(self.task.anchors(batch, outputs, taps), dict(taps))
+            made: Any = self.module.apply(variables, images, train=False)
+            student = Side(self.task.anchors(batch, *made), dict(made[1]))
             if self.teacher is None:
                 return student, None
             outputs, taps = self.teacher(teacher, images)
@@ -332,6 +336,6 @@ def neighbourhood(knowledge: Knowledge, node: Array) -> dict[str, Array]:
     }
 
 
-def _differentiable(side: Side) -> tuple[Array, Array, dict[str, Array]]:
+def _differentiable(side: Side) -> Outputs:
     """The parts of a side that carry a gradient: its node ids and mask do not."""
     return side.anchors.logits, side.anchors.feature, dict(side.taps)

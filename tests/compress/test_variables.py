@@ -7,9 +7,7 @@ from jkd.compress import load_variables, save_variables
 from jkd.errors import UserError
 
 VARIABLES = {
-    "params": {
-        "hidden0": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.zeros(3, np.float32)}
-    },
+    "params": {"hidden0": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.zeros(3, np.float32)}},
     "batch_stats": {"norm0": {"var": np.ones(3, np.float32)}},
 }
 
@@ -26,9 +24,7 @@ def test_equal_variables_give_equal_bytes(tmp_path):
 
 
 def test_bfloat16_is_saved_as_float32_and_integers_stay(tmp_path):
-    save_variables(
-        tmp_path / "a.safetensors", {"w": jnp.ones(2, jnp.bfloat16), "i": np.arange(2, dtype=np.int32)}
-    )
+    save_variables(tmp_path / "a.safetensors", {"w": jnp.ones(2, jnp.bfloat16), "i": np.arange(2, dtype=np.int32)})
     loaded = load_variables(tmp_path / "a.safetensors")
     assert (loaded["w"].dtype, loaded["i"].dtype) == (jnp.float32, jnp.int32)
 

@@ -149,7 +149,5 @@ def test_both_mixes_share_the_batch_between_them():
 
 def test_the_dtype_stays_even_under_strict_promotion():
     with jax.numpy_dtype_promotion("strict"):
-        images, partner, share = _augment(
-            IMAGES.astype(jnp.bfloat16), pad_value=(-1.0,), mixup=0.3, cutmix=0.3, **ALL
-        )
+        images, partner, share = _augment(IMAGES.astype(jnp.bfloat16), pad_value=(-1.0,), mixup=0.3, cutmix=0.3, **ALL)
     assert (images.dtype, partner.dtype, share.dtype) == (jnp.bfloat16, np.int32, np.float32)

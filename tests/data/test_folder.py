@@ -19,9 +19,7 @@ def test_images_come_in_the_order_asked_for(settings, image_files, write_folder,
     np.testing.assert_array_equal(train.images(at), train.images(np.arange(6))[at])
 
 
-def test_all_grey_keeps_one_channel_and_one_colour_split_makes_all_rgb(
-    settings, image_files, write_folder, tmp_path
-):
+def test_all_grey_keeps_one_channel_and_one_colour_split_makes_all_rgb(settings, image_files, write_folder, tmp_path):
     grey = open_dataset(settings(path=write_folder(tmp_path / "a", image_files(grey=("train", "test")))))
     mixed = open_dataset(settings(path=write_folder(tmp_path / "b", image_files(grey=("train",)))))
     assert grey.shape == (6, 6, 1)
@@ -30,9 +28,7 @@ def test_all_grey_keeps_one_channel_and_one_colour_split_makes_all_rgb(
     np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
 
 
-def test_one_colour_image_among_grey_ones_makes_all_rgb(
-    settings, encoded, image_files, write_folder, tmp_path
-):
+def test_one_colour_image_among_grey_ones_makes_all_rgb(settings, encoded, image_files, write_folder, tmp_path):
     files = image_files(grey=("train", "test"))
     files["train/dog/02.png"] = encoded(np.full((6, 6, 3), [9, 8, 7], np.uint8))
     data = open_dataset(settings(path=write_folder(tmp_path, files)))
@@ -51,9 +47,7 @@ def test_broken_images_are_refused_with_names_and_count(settings, image_files, w
     files = image_files(each=8)
     for number in range(7):
         files[f"train/dog/0{number}.png"] = b"not an image"
-    with pytest.raises(
-        UserError, match=r"7 of 16 images .*train/dog/04.png .* and 2 more.*data.broken='skip'"
-    ):
+    with pytest.raises(UserError, match=r"7 of 16 images .*train/dog/04.png .* and 2 more.*data.broken='skip'"):
         open_dataset(settings(path=write_folder(tmp_path, files)))
 
 
@@ -69,9 +63,7 @@ def test_skipped_images_are_listed_with_the_reason(settings, image_files, write_
 
 def test_a_bomb_is_refused_from_its_header(settings, encoded, image_files, write_folder, tmp_path):
     files = image_files() | {"train/cat/zz.png": encoded(np.zeros((500, 500), np.uint8))}
-    with pytest.raises(
-        UserError, match=r"train/cat/zz.png claims 500x500 pixels, over data.max_pixels=10000"
-    ):
+    with pytest.raises(UserError, match=r"train/cat/zz.png claims 500x500 pixels, over data.max_pixels=10000"):
         open_dataset(settings(path=write_folder(tmp_path, files), max_pixels=10_000))
 
 
@@ -107,9 +99,7 @@ def test_limit_keeps_so_many_by_id_whatever_the_others_are(settings, image_files
     assert ids(8) == sorted(ids(8))
 
 
-def test_fingerprint_sees_one_pixel_one_label_and_one_name(
-    settings, encoded, image_files, write_folder, tmp_path
-):
+def test_fingerprint_sees_one_pixel_one_label_and_one_name(settings, encoded, image_files, write_folder, tmp_path):
     def fingerprint(name: str, files: dict[str, bytes]) -> str:
         return open_dataset(settings(path=write_folder(tmp_path / name, files))).fingerprint
 
@@ -157,9 +147,7 @@ def _without(files: dict[str, bytes], start: str) -> dict[str, bytes]:
     return {name: data for name, data in files.items() if not name.startswith(start)}
 
 
-def test_wrong_layouts_are_refused_with_what_was_expected_and_found(
-    settings, image_files, write_folder, tmp_path
-):
+def test_wrong_layouts_are_refused_with_what_was_expected_and_found(settings, image_files, write_folder, tmp_path):
     def refused(name: str, files: dict[str, bytes], match: str, folder: str = "") -> None:
         root = write_folder(tmp_path / name, files)
         if folder:

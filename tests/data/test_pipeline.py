@@ -16,9 +16,7 @@ SIZE, BATCH = 23, 5
 
 def _source(size: int = 40) -> ArraySource:
     pixels = np.arange(size, dtype=np.uint8).reshape(size, 1, 1, 1) * np.ones((1, 2, 3, 1), np.uint8)
-    return ArraySource(
-        "set", ["a", "b"], [f"train/{i:03d}" for i in range(size)], np.arange(size) % 2, pixels
-    )
+    return ArraySource("set", ["a", "b"], [f"train/{i:03d}" for i in range(size)], np.arange(size) % 2, pixels)
 
 
 SOURCE = _source()
@@ -49,8 +47,7 @@ def test_a_batch_is_a_window_of_the_same_stream_whatever_its_size(size, batch, s
 
 def test_epochs_seeds_and_replicates_differ():
     orders = [
-        order(seed, replicate, 40, 40, step)
-        for seed, replicate, step in ((0, 0, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0))
+        order(seed, replicate, 40, 40, step) for seed, replicate, step in ((0, 0, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0))
     ]
     assert len({each.tobytes() for each in orders}) == 4
     assert orders[0].dtype == np.int32

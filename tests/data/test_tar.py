@@ -16,9 +16,7 @@ def _member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
-def test_one_tar_gives_what_the_folder_gives(
-    settings, image_files, write_folder, write_tar, tmp_path, suffix
-):
+def test_one_tar_gives_what_the_folder_gives(settings, image_files, write_folder, write_tar, tmp_path, suffix):
     files = image_files()
     folder = open_dataset(settings(path=write_folder(tmp_path / "set", files)))
     tar = open_dataset(settings(path=write_tar(tmp_path / f"set{suffix}", files)))

@@ -19,9 +19,7 @@ def test_ece_by_hand():
     confidence, right = [0.61, 0.69, 0.95], [True, False, True]
     logits = np.log([[p, 1 - p] for p in confidence])
     labels = np.array([0 if hit else 1 for hit in right])
-    expected = (
-        abs((1 - 0.61) + (0 - 0.69)) + abs(1 - 0.95)
-    ) / 3  # two samples in (0.6, 0.7], one in (0.9, 1]
+    expected = (abs((1 - 0.61) + (0 - 0.69)) + abs(1 - 0.95)) / 3  # two samples in (0.6, 0.7], one in (0.9, 1]
     assert ece(logits, labels, bins=10) == pytest.approx(expected)
 
 

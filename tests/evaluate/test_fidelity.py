@@ -34,9 +34,7 @@ def test_churn_equals_golden(shared):
 
 
 def test_churn_is_the_mean_over_pairs_and_undefined_for_one_run():
-    assert churn([np.array([0, 1, 2]), np.array([0, 1, 1]), np.array([0, 0, 1])]) == pytest.approx(
-        (1 + 2 + 1) / 9
-    )
+    assert churn([np.array([0, 1, 2]), np.array([0, 1, 1]), np.array([0, 0, 1])]) == pytest.approx((1 + 2 + 1) / 9)
     assert churn([np.array([0, 1])]) is None
     assert churn([]) is None
 

@@ -52,9 +52,7 @@ def make(
             [rng.standard_normal((NODES, 6)).astype(np.float32) for _ in range(FOLDS)],
         )
     elif by == "holdout":
-        held_back = HoldOut(
-            truth[outside], beliefs[outside], embeddings[outside], {"input": features[outside]}
-        )
+        held_back = HoldOut(truth[outside], beliefs[outside], embeddings[outside], {"input": features[outside]})
     return build_graph(
         sample=np.arange(NODES) * 2,
         features=embeddings[inside],
@@ -63,9 +61,7 @@ def make(
         classes=names,
         views={"input": features[inside]},
         settings=SETTINGS,
-        taxonomy=Taxonomy(
-            ("animal", "vehicle", "thing"), np.asarray([[0, 3], [1, 3], [2, 4], [4, 5]], np.int32)
-        ),
+        taxonomy=Taxonomy(("animal", "vehicle", "thing"), np.asarray([[0, 3], [1, 3], [2, 4], [4, 5]], np.int32)),
         provenance={"teacher": "t" * 64, "split": "s" * 64},
         held_back=held_back,
     )

@@ -10,9 +10,7 @@ import pytest
 from jkd.errors import UserError
 from jkd.graph import Choice, KnowledgeGraph, choose, diagnose, edges_of, joined
 
-REAL: dict[str, Any] = dict(
-    edges="real", view="auto", strength="auto", mix="auto", gate=True, inject=True, sharpen=1.0
-)
+REAL: dict[str, Any] = dict(edges="real", view="auto", strength="auto", mix="auto", gate=True, inject=True, sharpen=1.0)
 WHO = {"seed": 0, "replicate": 0}
 
 

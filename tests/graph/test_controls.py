@@ -7,9 +7,7 @@ from jkd.graph.nearest import Edges, neighbours
 
 NODES = 200
 EDGES = neighbours(np.random.default_rng(0).standard_normal((NODES, 4)).astype(np.float32), 6, 256)
-CLASSES = np.append(
-    np.random.default_rng(1).integers(0, 3, NODES - 1), 9
-)  # the last node is alone in its class
+CLASSES = np.append(np.random.default_rng(1).integers(0, 3, NODES - 1), 9)  # the last node is alone in its class
 OWN = np.arange(NODES)[:, None]
 
 

@@ -23,8 +23,7 @@ HOSTILE = (
 def kinds(made: nx.MultiDiGraph) -> tuple[Counter, Counter]:
     nodes = Counter(kind for _, kind in made.nodes(data="type"))
     edges = Counter(
-        f"{data['type']}/{data['view']}" if "view" in data else data["type"]
-        for *_, data in made.edges(data=True)
+        f"{data['type']}/{data['view']}" if "view" in data else data["type"] for *_, data in made.edges(data=True)
     )
     return nodes, edges
 

@@ -14,9 +14,7 @@ def brute(queries: np.ndarray, features: np.ndarray, k: int, own: bool) -> tuple
     """The whole matrix in float64, sorted by (float32 score falling, id rising)."""
     q, f = queries.astype(np.float64), features.astype(np.float64)
     lengths = np.sqrt((q * q).sum(1))[:, None] * np.sqrt((f * f).sum(1))[None, :]
-    scores = np.clip(np.einsum("qd,nd->qn", q, f) / np.where(lengths > 0, lengths, 1), -1, 1).astype(
-        np.float32
-    )
+    scores = np.clip(np.einsum("qd,nd->qn", q, f) / np.where(lengths > 0, lengths, 1), -1, 1).astype(np.float32)
     scores[lengths == 0] = -np.inf
     if own:
         np.fill_diagonal(scores, -np.inf)
@@ -28,9 +26,7 @@ def brute(queries: np.ndarray, features: np.ndarray, k: int, own: bool) -> tuple
 
 
 # Small whole numbers give many exact ties, duplicates and zero rows.
-tied = hnp.arrays(
-    np.float32, st.tuples(st.integers(1, 40), st.just(3)), elements=st.integers(-2, 2).map(float)
-)
+tied = hnp.arrays(np.float32, st.tuples(st.integers(1, 40), st.just(3)), elements=st.integers(-2, 2).map(float))
 
 
 @settings(max_examples=60, deadline=None)

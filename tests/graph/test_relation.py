@@ -23,9 +23,7 @@ def tables(seed: int, views: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return beliefs, ids.astype(np.int32), np.where(ids >= 0, weights, 0).astype(np.float32)
 
 
-def join(
-    beliefs: np.ndarray, ids: np.ndarray, weights: np.ndarray, strength: float, rounds: int = 20
-) -> np.ndarray:
+def join(beliefs: np.ndarray, ids: np.ndarray, weights: np.ndarray, strength: float, rounds: int = 20) -> np.ndarray:
     return np.asarray(relation.join_beliefs(beliefs, ids, weights, 0.1, strength, rounds))
 
 
@@ -45,9 +43,7 @@ def test_matches_golden_attention_start_and_joined_beliefs(golden: dict) -> None
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([1, 2]), st.floats(0, 1, width=32))
-def test_rows_keep_summing_to_one_and_an_isolated_node_keeps_its_belief(
-    seed: int, views: int, a: float
-) -> None:
+def test_rows_keep_summing_to_one_and_an_isolated_node_keeps_its_belief(seed: int, views: int, a: float) -> None:
     beliefs, ids, weights = tables(seed, views)
     q = join(beliefs, ids, weights, a)
     np.testing.assert_allclose(q.sum(1), 1, atol=1e-5)
@@ -158,9 +154,7 @@ def test_feature_join_is_zero_without_neighbours_and_has_finite_gradients(featur
 def test_feature_join_does_not_see_the_order_or_the_padding_of_neighbours(feature_case: tuple) -> None:
     params, anchors, features, weights, mask = feature_case
     wanted = relation.feature_join(params, anchors, features, weights, mask)
-    turned = relation.feature_join(
-        params, anchors, features[:, :, ::-1], weights[:, :, ::-1], mask[:, :, ::-1]
-    )
+    turned = relation.feature_join(params, anchors, features[:, :, ::-1], weights[:, :, ::-1], mask[:, :, ::-1])
     np.testing.assert_allclose(turned, wanted, atol=1e-6)
     filled = np.where(mask[..., None], features, np.float32(1e3))
     np.testing.assert_array_equal(relation.feature_join(params, anchors, filled, weights, mask), wanted)

@@ -53,9 +53,7 @@ def test_facility_location_over_two_views_is_over_the_mean_of_their_similarities
     views = [edges(0), edges(1)]
     both = Edges(*(np.stack(part) for part in zip(*views, strict=True)))
     matrix = (dense(views[0]) + dense(views[1])) / 2
-    assert coverage(both, facility_location(both, 10)) == pytest.approx(
-        matrix[greedy(matrix, 10)].max(0).sum()
-    )
+    assert coverage(both, facility_location(both, 10)) == pytest.approx(matrix[greedy(matrix, 10)].max(0).sum())
 
 
 def test_facility_location_covers_better_than_uniform_and_can_pick_all() -> None:
@@ -71,9 +69,7 @@ def test_keeps_exactly_the_budget_sorted_without_doubles(by: str) -> None:
     kept = sampling(by, 17, classes_of=CLASSES, edges=table, seed=1, replicate=2)
     assert kept.dtype == np.int32 and len(kept) == 17
     assert (np.diff(kept) > 0).all()
-    np.testing.assert_array_equal(
-        kept, sampling(by, 17, classes_of=CLASSES, edges=table, seed=1, replicate=2)
-    )
+    np.testing.assert_array_equal(kept, sampling(by, 17, classes_of=CLASSES, edges=table, seed=1, replicate=2))
     np.testing.assert_array_equal(sampling(by, 0, classes_of=CLASSES, edges=table), np.arange(100))
     np.testing.assert_array_equal(sampling(by, 500, classes_of=CLASSES, edges=table), np.arange(100))
 

@@ -40,15 +40,11 @@ def test_a_holdout_graph_comes_back_with_its_material(holdout_graph: KnowledgeGr
     save(holdout_graph, tmp_path)
     again = load(tmp_path)
     assert again.digest == holdout_graph.digest and again.material.labels_used == 20
-    student = dict(
-        edges="random", view="auto", strength="auto", mix="auto", gate=False, inject=True, sharpen=1.0
-    )
+    student = dict(edges="random", view="auto", strength="auto", mix="auto", gate=False, inject=True, sharpen=1.0)
     assert choose(again, student, seed=0, replicate=0) == choose(holdout_graph, student, seed=0, replicate=0)
 
 
-def test_equal_graphs_give_equal_bytes(
-    stored: Path, make_graph: Callable[..., KnowledgeGraph], tmp_path: Path
-) -> None:
+def test_equal_graphs_give_equal_bytes(stored: Path, make_graph: Callable[..., KnowledgeGraph], tmp_path: Path) -> None:
     save(make_graph(), tmp_path)
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (stored / name).read_bytes()

@@ -50,13 +50,9 @@ def test_refuses_what_is_not_of_the_form(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'is_a' is not"):
         taxonomy.load(written(tmp_path, classes=[], concepts=[]), ())
     with pytest.raises(UserError, match=r"'anmal' is not one of its concepts\. Did you mean 'animal'"):
-        taxonomy.load(
-            written(tmp_path, classes=["cat"], concepts=["animal"], is_a={"cat": "anmal"}), ("cat",)
-        )
+        taxonomy.load(written(tmp_path, classes=["cat"], concepts=["animal"], is_a={"cat": "anmal"}), ("cat",))
     with pytest.raises(UserError, match=r"'cta' is neither a class nor a concept of it\. Did you mean 'cat'"):
-        taxonomy.load(
-            written(tmp_path, classes=["cat"], concepts=["animal"], is_a={"cta": "animal"}), ("cat",)
-        )
+        taxonomy.load(written(tmp_path, classes=["cat"], concepts=["animal"], is_a={"cta": "animal"}), ("cat",))
     with pytest.raises(UserError, match="concepts: a name comes up twice"):
         taxonomy.load(written(tmp_path, classes=[], concepts=["a", "A"], is_a={}), ())
     with pytest.raises(UserError, match="is missing"):

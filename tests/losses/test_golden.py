@@ -35,13 +35,10 @@ def test_value_and_gradient_equal_the_golden_ones(name: str, shared: Path) -> No
     golden = np.load(shared / "golden" / "losses" / f"{name}.npz", allow_pickle=False)
     suffix = "_0" if "student_0" in golden else ""
     student, teacher, gradient = (
-        _channels_last(golden[key + suffix]).astype(np.float32)
-        for key in ("student", "teacher", "grad_student")
+        _channels_last(golden[key + suffix]).astype(np.float32) for key in ("student", "teacher", "grad_student")
     )
     options = {key[3:]: float(golden[key]) for key in golden if key.startswith("hp_")}
-    loss, found = jax.jit(jax.value_and_grad(lambda s: CASES[name](s, jnp.asarray(teacher), **options)))(
-        student
-    )
+    loss, found = jax.jit(jax.value_and_grad(lambda s: CASES[name](s, jnp.asarray(teacher), **options)))(student)
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(loss, golden["loss"], rtol=1e-5)
     np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-4 * np.abs(gradient).max())

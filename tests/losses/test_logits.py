@@ -67,8 +67,7 @@ def test_joined_beliefs_of_one_hot_beliefs_alone_is_their_cross_entropy() -> Non
 def test_a_traced_smoothing_and_mix_compile_once() -> None:
     step = jax.jit(
         lambda s, m: (
-            logits.smoothed_kd(STUDENT, TEACHER, smoothing=s)
-            + logits.joined_beliefs(STUDENT, TEACHER, BELIEFS, m)
+            logits.smoothed_kd(STUDENT, TEACHER, smoothing=s) + logits.joined_beliefs(STUDENT, TEACHER, BELIEFS, m)
         )
     )
     for value in (0.1, 0.2):

@@ -38,23 +38,17 @@ CASES = {
     "smoothed_kd": Case(lambda s, t, q: logits.smoothed_kd(s, t, smoothing=jnp.float32(0.2)), False),
     "joined_beliefs": Case(lambda s, t, q: logits.joined_beliefs(s, t, q, jnp.float32(0.8)), False),
     "info_nce": Case(lambda s, t, q: contrastive.info_nce(_unit(s), _unit(t), temperature=0.1), False),
-    "relation_matching": Case(
-        lambda s, t, q: relations.relation_matching(_unit(s), _unit(t), temperature=0.1)
-    ),
+    "relation_matching": Case(lambda s, t, q: relations.relation_matching(_unit(s), _unit(t), temperature=0.1)),
     "rkd": Case(lambda s, t, q: relations.rkd(s, t, distance_weight=25.0, angle_weight=50.0)),
     "sp": Case(lambda s, t, q: relations.sp(s, t)),
     "fitnet": Case(lambda s, t, q: features.fitnet(s, t)),
 }
-VALUE_AND_GRADIENT = {
-    name: jax.jit(jax.value_and_grad(case.loss, argnums=(0, 1))) for name, case in CASES.items()
-}
+VALUE_AND_GRADIENT = {name: jax.jit(jax.value_and_grad(case.loss, argnums=(0, 1))) for name, case in CASES.items()}
 
 
 def _inputs(seed: int, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    student, teacher = (
-        rng.normal(size=(BATCH, WIDTH)).astype(np.float32) * np.float32(scale) for _ in range(2)
-    )
+    student, teacher = (rng.normal(size=(BATCH, WIDTH)).astype(np.float32) * np.float32(scale) for _ in range(2))
     return student, teacher, rng.dirichlet(np.ones(WIDTH), BATCH).astype(np.float32)
 
 
@@ -77,9 +71,7 @@ def test_loss_is_not_negative_ignores_order_and_sends_the_teacher_no_gradient(
     order = np.random.default_rng(seed).permutation(BATCH)
     again, (reordered, _) = _run(name, *(array[order] for array in arrays))
     np.testing.assert_allclose(again, loss, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(
-        reordered, gradient[order], rtol=1e-3, atol=1e-4 * np.abs(gradient).max() + 1e-7
-    )
+    np.testing.assert_allclose(reordered, gradient[order], rtol=1e-3, atol=1e-4 * np.abs(gradient).max() + 1e-7)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.zero_at_equality])

@@ -34,9 +34,7 @@ def test_sp_ignores_the_scale_of_a_tap_and_flattens_maps() -> None:
 
 def test_relation_matching_ignores_a_sample_s_relation_to_itself() -> None:
     teacher = jnp.eye(3)
-    student = jnp.array(
-        [[1.0, 0, 0], [1.0, 0, 0], [1.0, 0, 0]]
-    )  # all alike: every other is as near as the next
+    student = jnp.array([[1.0, 0, 0], [1.0, 0, 0], [1.0, 0, 0]])  # all alike: every other is as near as the next
     np.testing.assert_allclose(relations.relation_matching(student, teacher, temperature=0.1), 0, atol=1e-6)
 
 

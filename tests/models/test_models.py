@@ -74,9 +74,7 @@ def test_training_updates_batch_statistics_where_there_are_any_and_gives_finite_
     @jax.jit
     def gradient(params):
         def loss(params):
-            (logits, _), new = module.apply(
-                variables | {"params": params}, IMAGES, True, keys, mutable=["batch_stats"]
-            )
+            (logits, _), new = module.apply(variables | {"params": params}, IMAGES, True, keys, mutable=["batch_stats"])
             return (logits**2).mean(), new
 
         return jax.grad(loss, has_aux=True)(params)

@@ -10,9 +10,7 @@ from jkd.pretrained.tensors import nested, opened, read_tree
 
 
 def test_names_with_slashes_become_nested_dicts(tmp_path):
-    save_file(
-        {"params/a/w": np.ones(2, np.float32), "scale": np.array(3, np.int32)}, tmp_path / "v.safetensors"
-    )
+    save_file({"params/a/w": np.ones(2, np.float32), "scale": np.array(3, np.int32)}, tmp_path / "v.safetensors")
     tree = read_tree(tmp_path / "v.safetensors")
     np.testing.assert_array_equal(tree["params"]["a"]["w"], [1, 1])
     assert tree["scale"] == 3 and tree["scale"].dtype == np.int32

@@ -123,9 +123,7 @@ def _header(text: bytes, claimed: int | None = None) -> bytes:
     return struct.pack("<Q", len(text) if claimed is None else claimed) + text
 
 
-HUGE = json.dumps(
-    {"classifier.bias": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
-).encode()
+HUGE = json.dumps({"classifier.bias": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
 
 
 @pytest.mark.parametrize(

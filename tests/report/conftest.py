@@ -80,9 +80,7 @@ def _graph(classes: tuple[str, ...], train: FakeSource, rng: np.random.Generator
     truth = train.labels[sample]
     logits = 2.0 * np.eye(len(classes))[truth] + rng.normal(size=(NODES, len(classes)))
     beliefs = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
-    neighbours = np.stack(
-        [rng.permuted(np.tile(np.arange(NODES), (NODES, 1)), axis=1)[:, :4] for _ in range(2)]
-    )
+    neighbours = np.stack([rng.permuted(np.tile(np.arange(NODES), (NODES, 1)), axis=1)[:, :4] for _ in range(2)])
     rows = [Row("none", 0.0, 0.0, 0.8, 0.9, 0.84, 1.4)]
     for view, gain in (("teacher", 0.26), ("input", 0.43), ("mean", 0.4)):
         for strength in (0.5, 0.8, 0.9):
@@ -179,9 +177,7 @@ def _write_run(
         for place, student in enumerate(sorted(config.students)):
             for seed in seeds:
                 folder = root / "students" / student / str(seed)
-                _write_part(
-                    folder, student, dataset, np.random.default_rng([replicate, place, seed]), teacher
-                )
+                _write_part(folder, student, dataset, np.random.default_rng([replicate, place, seed]), teacher)
     return run
 
 

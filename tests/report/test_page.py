@@ -87,9 +87,7 @@ def test_the_page_has_every_section_twelve_cards_and_both_colour_schemes(written
 def test_the_same_files_give_the_same_bytes(written: tuple) -> None:
     run, summary = written
     before = _files(run.workdir)
-    assert {"index.html", "summary.json", "cards.json", "curves.png", "bytes.png", "classes.png"} <= set(
-        before
-    )
+    assert {"index.html", "summary.json", "cards.json", "curves.png", "bytes.png", "classes.png"} <= set(before)
     assert write_report(run.workdir, run.dataset, run.graph) == summary
     assert _files(run.workdir) == before
     assert files.read_json(run.workdir / "report" / "summary.json") == summary

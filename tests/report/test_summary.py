@@ -37,9 +37,7 @@ def test_over_seeds_there_is_one_value_a_seed_and_the_teacher_has_no_interval(ma
     summary = summarize(collect(run.workdir), run.graph)
     values = [_result(run, 0, "students", "kd", seed)["metrics"]["nll"] for seed in range(3)]
     assert summary["students"]["kd"]["metrics"]["nll"] == pytest.approx(evaluate.interval(values)._asdict())
-    assert (
-        summary["teacher"]["metrics"]["nll"]["n"] == 1 and summary["teacher"]["metrics"]["nll"]["low"] is None
-    )
+    assert summary["teacher"]["metrics"]["nll"]["n"] == 1 and summary["teacher"]["metrics"]["nll"]["low"] is None
     teacher = _result(run, 0, "teacher")["metrics"]["nll"]
     assert summary["paired"]["kd"]["teacher"]["nll"]["mean"] == pytest.approx(np.mean(values) - teacher)
     assert summary["paired"]["kd"]["teacher"]["nll"]["n"] == 3

@@ -25,9 +25,7 @@ def test_escaped_text_cannot_leave_an_element_or_an_attribute() -> None:
         ("nll", math.nan, False, "–"),
     ],
 )
-def test_numbers_have_the_digits_of_their_metric(
-    metric: str, value: float | None, signed: bool, shown: str
-) -> None:
+def test_numbers_have_the_digits_of_their_metric(metric: str, value: float | None, signed: bool, shown: str) -> None:
     assert text.number(metric, value, signed) == shown
 
 

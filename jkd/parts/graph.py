@@ -3,19 +3,19 @@
 import time
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from jkd import config as configs
-from jkd import digest, files, parts
+from jkd import digest, files
 from jkd.build import Session, Teacher
 from jkd.data import Split
 from jkd.graph import store, taxonomy, views
 from jkd.graph.build import build_graph
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.graph.material import Folds, HoldOut, assign_folds
-from jkd.parts import Place
+from jkd.parts.part import FORMAT, Place, finished
+from jkd.parts.teacher import train_teacher
 from jkd.progress import RunProgress
 
 
@@ -23,7 +23,7 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
     """Loads the graph made from the same teacher, data and settings, or builds it."""
     settings, folder = session.config.graph, place.graph
     made_of: dict[str, Any] = {
-        "format": parts.FORMAT,
+        "format": FORMAT,
         "graph": configs.as_dict(settings),
         "files": {path: digest.of_file(path) for path in _files(settings)},
         "data": [session.dataset.fingerprint, list(session.config.data.mean), list(session.config.data.std)],
@@ -35,7 +35,7 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
     inputs = digest.of_json(made_of)
     progress.start(f"replicate {place.replicate} graph")
     with files.lock(folder, f"the graph of replicate {place.replicate}", wait=True):
-        result = parts.finished(folder, inputs)
+        result = finished(folder, inputs)
         if result is not None:
             graph = store.load(folder)
             progress.finish("already there")
@@ -90,21 +90,24 @@ def _held(
     if settings.diagnosis == "none":
         return None
     if settings.diagnosis == "holdout":
-        logits, features = session.predictor(teacher.apply)(teacher.variables, source, split.val)
-        outside = {"input": views.input_view(source.images(split.val))} if "input" in settings.views else {}
+        logits, feature = session.predictor(teacher.apply)(teacher.variables, source, split.val)
+        outside: dict[str, Any] = (
+            {"input": views.input_view(source.images(split.val))} if "input" in settings.views else {}
+        )
         ids = [source.id(int(index)) for index in split.val]
         inside = [source.id(int(index)) for index in split.pool]
         for view in settings.views:
             if view in settings.files:
                 outside[view] = views.file_view(settings.files[view], ids, settings.k, targets=inside)
-        return HoldOut(labels=split.val_labels, beliefs=softmax(logits), features=features, views=outside)
+        return HoldOut(labels=split.val_labels, beliefs=softmax(logits), features=feature, views=outside)
     fold_of = assign_folds(split.labels, settings.folds, session.config.teacher.seed, place.replicate)
     apply = session.apply_of(session.config.teacher)
-    beliefs, features = [], []
+    beliefs: list[np.ndarray] = []
+    features: list[np.ndarray] = []
     for fold in range(settings.folds):
         kept = split.labelled[fold_of[split.labelled] != fold]
-        _, variables = parts.train_teacher(session, split, kept, place.replicate, progress=progress.step)
-        logits, feature = session.predictor(apply)(jax.device_put(variables), source, split.pool)
+        _, variables = train_teacher(session, split, kept, place.replicate, progress=progress.step)
+        logits, feature = session.predictor(apply)(variables, source, split.pool)
         beliefs.append(softmax(logits))
         features.append(feature)
     return Folds(fold_of=fold_of, beliefs=beliefs, features=features)

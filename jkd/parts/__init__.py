@@ -1,0 +1,12 @@
+"""The parts of a run: a teacher, a graph, one student x seed. Each is a folder with a `result.json`.
+
+A part is finished when its `result.json` names the digest of the inputs it would be made from now; existence alone says
+nothing. Parts take a lock while they are made, so many processes can share one workdir.
+"""
+
+from jkd.parts.graph import make_graph
+from jkd.parts.part import Place, read_variables, test_outputs
+from jkd.parts.student import make_student
+from jkd.parts.teacher import make_teacher
+
+__all__ = ["Place", "make_graph", "make_student", "make_teacher", "read_variables", "test_outputs"]

@@ -1,0 +1,106 @@
+"""One student with one seed: its share of the graph, its training, its evaluation."""
+
+import time
+
+import jax
+import numpy as np
+
+from jkd import build, compress, digest, files, objective
+from jkd.build import Compiled, Session, Teacher
+from jkd.choices import share_of
+from jkd.data import Split
+from jkd.graph.knowledge_graph import KnowledgeGraph
+from jkd.parts.part import (
+    Place,
+    Result,
+    batches_of,
+    finished,
+    network_inputs,
+    note_of,
+    receipt_of,
+    validation_of,
+)
+from jkd.progress import RunProgress
+from jkd.train.loop import Fit, fit
+from jkd.train.state import PyTree
+from jkd.train.step import Knowledge
+
+
+def make_student(
+    session: Session,
+    split: Split,
+    teacher: Teacher,
+    graph: KnowledgeGraph,
+    place: Place,
+    name: str,
+    seed: int,
+    progress: RunProgress,
+    wait: bool = False,
+) -> Result:
+    """Finds or trains one student with one seed, and evaluates it on the test split."""
+    network, folder = session.config.students[name], place.student(name, seed)
+    made_of = network_inputs(session, network, split, seed, place.replicate)
+    inputs = digest.of_json(made_of | {"teacher": teacher.digest, "graph": graph.digest})
+    progress.start(f"replicate {place.replicate} {name}/{seed}")
+    with files.lock(folder, f"student {name}/{seed} of replicate {place.replicate}", wait=wait):
+        result = finished(folder, inputs)
+        if result is not None:
+            progress.finish("already there")
+            return result
+        started = time.monotonic()
+        goal = objective.make_objective(network, len(graph.views))
+        share = share_of(graph, network, goal, seed, place.replicate)
+        apply = teacher.apply if goal.needs_teacher else None
+        compiled = session.program(network, goal, apply, len(share.nodes), f"students.{name}")
+        program, run = compiled.program, build.run_of(seed, place.replicate)
+        setup = Fit(
+            program=program,
+            step=compiled.step,
+            batches=batches_of(session, split, share.nodes, program, network, seed, place.replicate),
+            teacher=teacher.variables if apply else {},
+            knowledge=share.knowledge,
+            run=run,
+            folder=folder,
+            inputs=inputs,
+            evaluate=validation_of(session, split, session.apply_of(network), network),
+            progress=progress.step,
+        )
+        state = fit(setup, compiled.init(run, setup.teacher))
+        variables = jax.tree.map(np.asarray, state.variables)
+        own = session.apply_of(network)
+        outputs, features = session.predictor(own)(
+            variables, session.dataset.test, np.arange(len(session.dataset.test))
+        )
+        predictions = {"logits": outputs}
+        if goal.projects:
+            predictions |= _projected(compiled, state.objective, features, share.knowledge)
+        compress.save_variables(folder / "variables.safetensors", variables)
+        files.write_arrays(folder / "predictions.safetensors", predictions)
+        theirs = files.read_arrays(place.teacher / "predictions.safetensors")["logits"]
+        result = {
+            "inputs": inputs,
+            "params": digest.of_tree(variables),
+            "metrics": session.task.metrics(outputs, session.dataset.test.labels, theirs),
+            "labels": {"train": len(split.labelled), "choose": share.labels_used},
+            "choices": share.choices,
+            "receipt": receipt_of(session, own, variables, place),
+            "steps": program.steps,
+            "seconds": time.monotonic() - started,
+        }
+        files.write_json(folder / "result.json", result)
+    progress.finish(note_of(session, result))
+    return result
+
+
+def _projected(
+    compiled: Compiled, objective: PyTree, features: np.ndarray, knowledge: Knowledge
+) -> dict[str, np.ndarray]:
+    """The test samples and the graph's nodes in the projected space: what a card looks neighbours up in."""
+    assert knowledge.features is not None
+    size, block = len(knowledge.features), 512
+    rows = []
+    for start in range(0, size, block):
+        nodes = np.resize(np.arange(start, min(start + block, size)), block)  # one shape, padded by repeating
+        rows.append(np.asarray(compiled.project_nodes(objective, knowledge, nodes))[: size - start])
+    student = np.asarray(compiled.project_student(objective, features))
+    return {"projection": student, "nodes": np.concatenate(rows)}

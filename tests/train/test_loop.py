@@ -1,0 +1,166 @@
+"""The loop: cut anywhere it goes on to the same bits; what is not finite is refused where it happens."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jkd import digest
+from jkd.errors import UserError
+from jkd.train import checkpoint, interrupt, metrics
+from jkd.train.loop import Fit, fit
+
+
+@pytest.fixture(scope="module")
+def setup(problem: Any) -> Any:
+    network = problem.network({"kd": 1.0, "cross_entropy": 0.1, "projection": 0.1})
+    program, teacher = problem.program(network)
+    step = program.jitted()
+    init = jax.jit(lambda run: program.init(run, (4, 4, 1), teacher))
+
+    def make(run: Any, folder: Path | None = None, **changes: Any) -> tuple[Fit, Any]:
+        given = dict(program=program, step=step, batches=problem.batches(program, 4), teacher=teacher, run=run)
+        given |= dict(knowledge=problem.knowledge, folder=folder, inputs="made of this")
+        return Fit(**(given | changes)), init(run)
+
+    return make
+
+
+def _digest(state: Any) -> str:
+    return digest.of_tree(jax.tree.map(np.asarray, {"params": state.params, "objective": state.objective}))
+
+
+@pytest.mark.parametrize("cuts", [(8,), (13,), (1, 2, 39)])
+def test_cut_at_any_step_it_goes_on_to_the_same_bits(setup: Any, run: Any, tmp_path: Path, cuts: tuple[int, ...]):
+    whole = fit(*setup(run))
+    for cut in cuts:
+        assert int(fit(*setup(run, tmp_path), stop_at=cut).step) == cut
+    assert _digest(fit(*setup(run, tmp_path))) == _digest(whole)
+    assert [line["step"] for line in metrics.read(tmp_path / "metrics.jsonl")] == list(range(4, 41, 4))
+
+
+def test_metrics_lines_and_events_are_written(setup: Any, run: Any, tmp_path: Path):
+    fit(*setup(run, tmp_path))
+    lines = metrics.read(tmp_path / "metrics.jsonl")
+    assert {"step", "loss", "kd", "cross_entropy", "projection", "gradient_norm"} <= set(lines[0])
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_validation_metrics_come_along(setup: Any, run: Any, tmp_path: Path):
+    one, state = setup(run, tmp_path, evaluate=lambda variables: {"accuracy": 0.5})
+    with one.program.settings.unlocked():
+        one.program.settings.eval_every = 20
+    try:
+        fit(one, state)
+    finally:
+        with one.program.settings.unlocked():
+            one.program.settings.eval_every = 0
+    found = [line["step"] for line in metrics.read(tmp_path / "metrics.jsonl") if "val_accuracy" in line]
+    assert found == [20, 40]
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path: Path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert metrics.read(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 2.0}]
+
+
+def test_a_request_to_stop_saves_first(setup: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(interrupt, "_received", [15])
+    with pytest.raises(interrupt.Interrupted) as caught:
+        fit(*setup(run, tmp_path))
+    assert caught.value.code == 143
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4]
+    monkeypatch.setattr(interrupt, "_received", [])
+    assert _digest(fit(*setup(run, tmp_path))) == _digest(fit(*setup(run)))
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_is_never_saved(
+    setup: Any, run: Any, tmp_path: Path, problem: Any
+):
+    one, state = setup(run, tmp_path)
+    broken = problem.knowledge._replace(features=problem.knowledge.features * np.inf)
+    with pytest.raises(UserError, match="at step 1"):
+        fit(Fit(**{**one.__dict__, "knowledge": broken}), state)
+    assert checkpoint.steps(tmp_path / "checkpoints") == []
+
+
+def test_a_checkpoint_of_other_inputs_is_refused(setup: Any, run: Any, tmp_path: Path):
+    fit(*setup(run, tmp_path), stop_at=8)
+    with pytest.raises(UserError, match="another config"):
+        fit(*setup(run, tmp_path, inputs="made of that"))
+
+
+def _largest(folder: Path) -> Path:
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_used(setup: Any, run: Any, tmp_path: Path):
+    fit(*setup(run, tmp_path), stop_at=8)
+    fit(*setup(run, tmp_path), stop_at=16)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [8, 16]
+    _flip(_largest(tmp_path / "checkpoints" / "16"), 0.6)
+    with pytest.warns(UserWarning, match=r"checkpoint .*16 .*Going on from step 8"):
+        state = fit(*setup(run, tmp_path))
+    assert _digest(state) == _digest(fit(*setup(run)))
+
+
+def test_all_checkpoints_bad_is_refused_never_restarted(setup: Any, run: Any, tmp_path: Path):
+    for step in (8, 16):
+        fit(*setup(run, tmp_path), stop_at=step)
+    for step in (8, 16):
+        path = _largest(tmp_path / "checkpoints" / str(step))
+        os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(UserError, match="no sound checkpoint"):
+        fit(*setup(run, tmp_path))
+
+
+def test_a_wrong_shape_names_every_leaf(setup: Any, run: Any, tmp_path: Path, problem: Any):
+    _, state = setup(run, tmp_path)
+    checkpoint.save(tmp_path / "checkpoints", state, "made of this")
+    kernel = jax.tree.map(lambda leaf: leaf[..., :1] if leaf.ndim == 2 else leaf, state.params)
+    with pytest.raises(UserError) as caught:
+        checkpoint.restore(tmp_path / "checkpoints", state.replace(params=kernel), "made of this")
+    assert str(caught.value).count("kernel: expected float32[") == len(
+        [x for x in jax.tree.leaves(kernel) if x.ndim == 2]
+    )
+
+
+def test_a_wrong_dtype_is_refused_not_cast(setup: Any, run: Any, tmp_path: Path):
+    _, state = setup(run, tmp_path)
+    checkpoint.save(tmp_path / "checkpoints", state, "made of this")
+    half = state.replace(params=jax.tree.map(lambda leaf: leaf.astype(jax.numpy.bfloat16), state.params))
+    with pytest.raises(UserError, match=r"expected bfloat16\[.*got float32\["):
+        checkpoint.restore(tmp_path / "checkpoints", half, "made of this")
+
+
+def test_a_checkpoint_without_its_sidecar_does_not_count(setup: Any, run: Any, tmp_path: Path):
+    _, state = setup(run, tmp_path)
+    checkpoint.save(tmp_path, state, "x")
+    (tmp_path / "0.json").unlink()
+    assert checkpoint.restore(tmp_path, state, "x") is None
+
+
+def test_only_the_newest_two_are_kept(setup: Any, run: Any, tmp_path: Path):
+    _, state = setup(run)
+    for step in range(4):
+        checkpoint.save(tmp_path, state.replace(step=np.uint32(step)), "x")
+    assert checkpoint.steps(tmp_path) == [2, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "2.json", "3", "3.json"]
+
+
+def test_a_sidecar_holds_a_digest_for_every_leaf(setup: Any, run: Any, tmp_path: Path):
+    _, state = setup(run)
+    checkpoint.save(tmp_path, state, "x")
+    leaves = json.loads((tmp_path / "0.json").read_text())["leaves"]
+    assert len(leaves) == len(jax.tree.leaves(state))
+
+
+def _flip(path: Path, share: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * share)] ^= 4
+    path.write_bytes(bytes(data))
