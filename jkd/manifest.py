@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jkd import config as configs
-from jkd import digest, files
+from jkd import digest, files, xla
 from jkd.data import DataSet
 from jkd.errors import UserError
 
@@ -45,6 +45,7 @@ def describe(config: ConfigDict, dataset: DataSet) -> dict[str, Any]:
         "config": configs.as_dict(config),
         "differs": configs.difference(config),
         "versions": versions(),
+        "xla_flags": xla.flags(),
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,

@@ -16,7 +16,7 @@ ORDER = (
     ("tasks",),
     ("graph", "pretrained"),
     ("evaluate", "losses", "models", "data"),
-    ("sharding", "config", "files", "random", "digest", "methods", "errors"),
+    ("sharding", "config", "files", "random", "digest", "methods", "errors", "xla"),
 )
 RANK = {name: rank for rank, line in enumerate(reversed(ORDER)) for name in line}
 

@@ -1,0 +1,26 @@
+"""XLA flags that jkd asks for, set in one place before jax is imported. What the user set in `XLA_FLAGS` stays and wins."""
+
+import os
+import sys
+from importlib import metadata
+
+# Both types, or none: with DOT alone every reduction over channels (BatchNorm) becomes far slower.
+CPU_FUSION = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+KNOWN_TO = ((0, 10),)  # jaxlib releases that know the flag; others would refuse to start
+
+
+def set_flags() -> None:
+    """Adds the flags to `XLA_FLAGS`; does nothing when jax is already there, or this jaxlib does not know them."""
+    given = os.environ.get("XLA_FLAGS", "")
+    name = CPU_FUSION.split("=")[0]
+    if "jax" in sys.modules or name in given:
+        return
+    release = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
+    if release in KNOWN_TO:
+        os.environ["XLA_FLAGS"] = f"{given} {CPU_FUSION}".strip()
+
+
+def flags() -> list[str]:
+    """The flags in force, sorted, without those that only say how many devices to pretend."""
+    given = os.environ.get("XLA_FLAGS", "").split()
+    return sorted(flag for flag in given if not flag.startswith("--xla_force_host_platform_device_count"))
