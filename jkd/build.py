@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jkd import config as configs
-from jkd import digest, objective, sharding
+from jkd import digest, objective, sharding, xla
 from jkd.data import DataSet, open_dataset
 from jkd.errors import UserError
 from jkd.models import build_model
@@ -125,6 +125,7 @@ class Session:
 
 def open_session(config: ConfigDict) -> Session:
     """Opens the data set and the devices of a resolved config."""
+    xla.set_flags()
     dataset = open_dataset(config.data)
     channels = dataset.shape[-1]
     if len(config.data.mean) not in (1, channels):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from jkd import __version__, xla
+from jkd import __version__
 from jkd.errors import UserError, did_you_mean
 
 Verb = Callable[[argparse.Namespace], None]
@@ -25,7 +25,6 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    xla.set_flags()
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:

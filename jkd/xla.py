@@ -1,7 +1,6 @@
-"""XLA flags that jkd asks for, set in one place before jax is imported. What the user set in `XLA_FLAGS` stays and wins."""
+"""XLA flags that jkd asks for, set in one place before jax looks for devices. What the user set in `XLA_FLAGS` wins."""
 
 import os
-import sys
 from importlib import metadata
 
 # Both types, or none: with DOT alone every reduction over channels (BatchNorm) becomes far slower.
@@ -10,10 +9,10 @@ KNOWN_TO = ((0, 10),)  # jaxlib releases that know the flag; others would refuse
 
 
 def set_flags() -> None:
-    """Adds the flags to `XLA_FLAGS`; does nothing when jax is already there, or this jaxlib does not know them."""
+    """Adds the flags to `XLA_FLAGS`, which jax reads when it first looks for devices. Only what this jaxlib knows."""
     given = os.environ.get("XLA_FLAGS", "")
     name = CPU_FUSION.split("=")[0]
-    if "jax" in sys.modules or name in given:
+    if name in given:
         return
     release = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
     if release in KNOWN_TO:
