@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jkd.losses import contrastive, relations
 
@@ -27,11 +26,6 @@ def test_rkd_ignores_scale_shift_and_rotation() -> None:
     np.testing.assert_allclose(_rkd(3 * STUDENT @ rotation + 1, STUDENT), 0, atol=1e-5)
 
 
-def test_sp_ignores_the_scale_of_a_tap_and_flattens_maps() -> None:
-    maps = STUDENT.reshape(8, 2, 2, 1)
-    np.testing.assert_allclose(relations.sp(3 * maps, STUDENT), 0, atol=1e-10)
-
-
 def test_relation_matching_ignores_a_sample_s_relation_to_itself() -> None:
     teacher = jnp.eye(3)
     student = jnp.array([[1.0, 0, 0], [1.0, 0, 0], [1.0, 0, 0]])  # all alike: every other is as near as the next
@@ -43,11 +37,3 @@ def test_losses_of_a_batch_of_one_are_zero() -> None:
     assert relations.relation_matching(one, one, temperature=0.1) == 0
     assert contrastive.info_nce(one, one, temperature=0.1) == 0
     assert _rkd(one, 2 * one) == 0
-
-
-def test_sharded_relations_are_those_of_the_global_batch() -> None:
-    mesh = jax.make_mesh((4,), ("data",))
-    rows = NamedSharding(mesh, PartitionSpec("data"))
-    for loss in (_rkd, relations.sp):
-        sharded = jax.jit(loss, in_shardings=(rows, rows))(STUDENT, TEACHER)
-        np.testing.assert_allclose(sharded, loss(STUDENT, TEACHER), rtol=1e-5)
