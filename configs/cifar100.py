@@ -39,6 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "kd": {"objective": kd},
         "fitnet": {"objective": {"cross_entropy": 1.0, "fitnet": _taps(100.0, "stage2")}},
         "rkd": {"objective": {"cross_entropy": 1.0, "rkd": 1.0}},
+        "sp": {"objective": {"cross_entropy": 1.0, "sp": _taps(3000.0, "stage4")}},
         "random_edges": {"objective": joined, "graph": {"edges": "random", "gate": False, "inject": False}},
         "knowledge_graph": {
             "objective": joined | {"projection": 0.1},

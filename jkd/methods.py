@@ -54,6 +54,7 @@ METHODS: dict[str, Method] = {
         taps=True,
         paper="Park et al. 2019, arXiv 1904.05068",
     ),
+    "sp": Method("jkd.losses.relations:sp", taps=True, paper="Tung & Mori 2019, arXiv 1907.09682"),
 }
 
 # Every term also takes these: the weight multiplies the loss, the schedule multiplies the weight over the run.

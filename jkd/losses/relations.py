@@ -42,6 +42,17 @@ def rkd(
     return loss
 
 
+def sp(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *t"]) -> Float[Array, ""]:
+    """Similarity-preserving distillation: ||G_T - G_S||_F^2 / B^2.
+
+    G is the B x B table of inner products of the flattened taps, each row scaled to unit norm.
+
+    References: Tung, Mori 2019, arXiv 1907.09682.
+    """
+    student, teacher = _rows(student_feature), jax.lax.stop_gradient(_rows(teacher_feature))
+    return jnp.mean((_unit(_inner(student, student)) - _unit(_inner(teacher, teacher))) ** 2)
+
+
 def relation_matching(
     student_projection: Float[Array, "b p"], teacher_projection: Float[Array, "b p"], *, temperature: float
 ) -> Float[Array, ""]:
