@@ -124,13 +124,12 @@ def feature_join(
     Reference: Velickovic et al., Graph Attention Networks, ICLR 2018 (here with dot products and typed
     edges).
     """
+    # A key meets one query and a value one sum, so the maps go to the query and the sum instead: B rows, not B V K.
+    features = neighbours.reshape(neighbours.shape[0], -1, neighbours.shape[-1])  # [B, V K, D]
     query = jnp.einsum("bd,dhe->bhe", anchors, params["query"])
-    keys = jnp.einsum("bvkd,dhe->bvkhe", neighbours, params["key"])
-    values = jnp.einsum("bvkd,dhe->bvkhe", neighbours, params["value"])
-    logits = jnp.einsum("bhe,bvkhe->bhvk", query, keys) * query.shape[-1] ** -0.5
+    logits = jnp.einsum("bhd,bnd->bhn", jnp.einsum("bhe,dhe->bhd", query, params["key"]), features)
     trust = params["weight"][None, :, None, None] * weights[:, None] + params["view"].T[None, :, :, None]
-    logits = logits + trust
-    batch, heads = logits.shape[:2]
-    shown = jnp.broadcast_to(mask[:, None], logits.shape).reshape(batch, heads, -1)
-    attention = _softmax(logits.reshape(batch, heads, -1), shown).reshape(logits.shape)
-    return jnp.einsum("bhvk,bvkhe->bhe", attention, values).reshape(batch, -1)
+    logits = logits * query.shape[-1] ** -0.5 + trust.reshape(logits.shape)
+    attention = _softmax(logits, jnp.broadcast_to(mask.reshape(mask.shape[0], 1, -1), logits.shape))
+    gathered = jnp.einsum("bhn,bnd->bhd", attention, features)
+    return jnp.einsum("bhd,dhe->bhe", gathered, params["value"]).reshape(query.shape[0], -1)

@@ -97,7 +97,7 @@ class Program:
         keys = random.sample_keys(key, batch["id"])
         images = normalize(batch["image"], self.mean, self.std)
         black = tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
-        images, partner, share = augment(images, keys, key, self.settings.augment, pad_value=black)
+        images, partner, share = augment(images, keys, key, self.settings.augment.to_dict(), pad_value=black)
 
         def blend(rows: Float[Array, "b c"]) -> Float[Array, "b c"]:
             if not (self.settings.augment.mixup or self.settings.augment.cutmix):
@@ -197,7 +197,12 @@ class Program:
           The next state, and `loss`, each term's value, and the gradient's global norm, all float32 `[]`.
         """
         prepared = self.prepare(knowledge, batch, run)
-        teacher_side = self.teacher_side(teacher, prepared)
+        return self.student_step(state, prepared, self.teacher_side(teacher, prepared))
+
+    def student_step(
+        self, state: TrainState, prepared: Prepared, teacher: Side | None
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """The part of the step that follows the teacher's outputs; returns what `train_step` does."""
         progress = state.step.astype(jnp.float32) / self.steps
         if self.settings.accumulate == 1:
             forward = partial(
@@ -212,12 +217,10 @@ class Program:
                 return _differentiable(side), (side, stats)
 
             _, backward, (side, stats) = jax.vjp(outputs, state.params, has_aux=True)
-            loss, terms, own, cotangent = self.global_gradient(
-                state.objective, side, teacher_side, prepared.given, progress
-            )
+            loss, terms, own, cotangent = self.global_gradient(state.objective, side, teacher, prepared.given, progress)
             grads = backward(cotangent)[0]
         else:
-            loss, terms, own, grads, stats = self._accumulated(state, prepared, teacher_side, progress)
+            loss, terms, own, grads, stats = self._accumulated(state, prepared, teacher, progress)
         metrics = {"loss": loss, **terms, "gradient_norm": optax.global_norm(grads)}
         return self.update(state, grads, own, stats), metrics
 
