@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int32
 from ml_collections import ConfigDict
 
+from jkd import config as configs
 from jkd.config import AUTO
 from jkd.graph.choose import choose, edges_of, joined
 from jkd.graph.diagnosis import choose_smoothing
@@ -37,14 +38,14 @@ class Share:
 
 def share_of(graph: KnowledgeGraph, network: ConfigDict, goal: Objective, seed: int, replicate: int) -> Share:
     """Makes a student's choices and its arrays: a pure function of its arguments."""
-    draw = {"seed": seed, "replicate": replicate}
+    draw, settings = {"seed": seed, "replicate": replicate}, configs.as_dict(network.graph)
     choices: dict[str, Any] = {}
     used, smoothing = 0, None
     if any(term.options.get("smoothing") == AUTO for term in goal.terms):
         assert graph.material is not None  # the config refuses `auto` without a diagnosis
         smoothing, _ = choose_smoothing(graph.material)
         choices["smoothing"], used = smoothing, graph.material.labels_used
-    choice = choose(graph, network.graph, **draw)
+    choice = choose(graph, settings, **draw)
     edges = None
     if network.graph.edges != "none":
         choices |= {
@@ -57,7 +58,7 @@ def share_of(graph: KnowledgeGraph, network: ConfigDict, goal: Objective, seed: 
         used = max(used, choice.diagnosis.labels_used if choice.diagnosis else 0)
         edges = edges_of(graph, network.graph.edges, choice.view, **draw)
     knowledge = Knowledge(
-        joined=jnp.asarray(joined(graph, network.graph, choice, **draw)) if "joined" in goal.needs else None,
+        joined=jnp.asarray(joined(graph, settings, choice, **draw)) if "joined" in goal.needs else None,
         mix=jnp.float32(choice.mix) if "mix" in goal.needs else None,
         smoothing=None if smoothing is None else jnp.float32(smoothing),
         **(_neighbourhoods(graph, network.graph.edges, draw) if goal.projects else {}),

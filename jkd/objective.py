@@ -45,10 +45,10 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Side:
-    """One network's view of a batch: its anchors and those of its taps that a term compares."""
+    """One network's view of a batch: its anchors and those of its taps (name -> array) that a term compares."""
 
     anchors: Anchors
-    taps: Mapping[str, Array]
+    taps: Mapping[str, Any]  # jax also builds it of shapes, gradients and shardings
 
 
 jax.tree_util.register_dataclass(Side, data_fields=["anchors", "taps"], meta_fields=[])
@@ -85,7 +85,7 @@ class Term:
         return self.weight * shape * rise
 
 
-def make_term(name: str, settings: Mapping[str, Any]) -> Term:
+def make_term(name: str, settings: Mapping[str, Any] | ConfigDict) -> Term:
     """Binds a line of `jkd.methods` to a config's settings of it."""
     method = methods.METHODS[name]
     module, _, function = method.function.partition(":")

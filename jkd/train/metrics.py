@@ -9,6 +9,8 @@ import numpy as np
 from jkd import files
 from jkd.errors import UserError
 
+Line = dict[str, int | float]  # `step`, and each metric by name
+
 
 class MetricsLog:
     """Appends metrics every `every` steps. On resume, lines after the restored step are dropped first.
@@ -22,7 +24,7 @@ class MetricsLog:
 
     def __init__(self, folder: Path | None, every: int, steps: int, start: int) -> None:
         self.every, self.steps, self.folder = every, steps, folder
-        self.lines: list[dict[str, float]] = []
+        self.lines: list[Line] = []
         self._file = self._events = None
         if folder is None:
             return
@@ -58,7 +60,7 @@ class MetricsLog:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes one line."""
-        line = {"step": step, **{key: value for key, value in values.items() if math.isfinite(value)}}
+        line: Line = {"step": step, **{key: value for key, value in values.items() if math.isfinite(value)}}
         self.lines.append(line)
         if self._file is not None and self._events is not None:
             self._file.write(json.dumps(line) + "\n")
@@ -73,7 +75,7 @@ class MetricsLog:
             self._events.close()
 
 
-def read(path: Path) -> list[dict[str, float]]:
+def read(path: Path) -> list[Line]:
     """The lines of a `metrics.jsonl`; a last line cut short by a kill is left out."""
     if not path.is_file():
         return []

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 from flax import struct
-from jaxtyping import Array, UInt32
 
 PyTree = Any
 
@@ -13,8 +12,10 @@ PyTree = Any
 class TrainState:
     """Everything that training changes; the teacher is not in here, it is an argument of the step.
 
+    The fields are untyped because jax builds states of shapes and shardings, too.
+
     Attributes:
-      step: optimiser steps done, and so the position in the data stream.
+      step: optimiser steps done, and so the position in the data stream, uint32 `[]`.
       params: the student's parameters.
       batch_stats: BatchNorm statistics, `{}` where there are none.
       objective: parameters that the objective's terms own.
@@ -22,7 +23,7 @@ class TrainState:
       ema: moving average of `params`, `{}` where there is none.
     """
 
-    step: UInt32[Array, ""]
+    step: PyTree
     params: PyTree
     batch_stats: PyTree
     objective: PyTree

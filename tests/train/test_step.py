@@ -90,7 +90,9 @@ def test_no_gradient_flows_into_the_teacher(problem: Any, run: Any):
     network = problem.network(EVERYTHING)
     program, teacher = problem.program(network)
     state = jax.jit(lambda: program.init(run, SHAPE, teacher))()
-    batch = jax.tree.map(lambda leaf: leaf[0], {k: v for k, v in problem.chunk(0, 1, 16).items() if k != "count"})
+    batch = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf[0]), {k: v for k, v in problem.chunk(0, 1, 16).items() if k != "count"}
+    )
 
     def loss(teacher: Any) -> jax.Array:
         prepared = program.prepare(problem.knowledge, batch, run)
