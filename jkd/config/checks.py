@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 # key -> (least, most): both inclusive
 RANGES: dict[str, tuple[float, float]] = {
     "replicates": (1, 10_000),
+    "teacher.seed": (0, 2**31 - 1),
     "devices": (0, 1_000_000),
     "width": (1, 1_000_000),
     "depth": (0, 1_000),
@@ -168,7 +169,7 @@ def _check_student(config: ConfigDict, name: str, student: ConfigDict) -> None:
     if graph.view not in (AUTO, "mean", *config.graph.views):
         known = [AUTO, "mean", *config.graph.views]
         raise UserError(f"{where}.graph.view: the graph has no view '{graph.view}'.{did_you_mean(graph.view, known)}")
-    smoothing = terms.get("label_smoothing", {}).get("smoothing", 0.0)
+    smoothing = AUTO if any(term.get("smoothing") == AUTO for term in terms.values()) else 0.0
     chosen = "joined_beliefs" in terms and AUTO in (graph.view, graph.strength, graph.mix)
     if config.graph.diagnosis == "none" and (chosen or smoothing == AUTO):
         raise UserError(f"{where}: '{AUTO}' is picked by the diagnosis, but graph.diagnosis is 'none'. Give values.")

@@ -22,7 +22,7 @@ def _network(model: str, width: int, depth: int) -> dict[str, Any]:
             batch=64,  # global batch size
             accumulate=1,  # micro-batches per step; relations still see the whole batch
             steps_per_call=1,  # steps run by one dispatch: > 1 for tiny networks; keep 1 for convolutions on CPU
-            checkpoint_every=1000,  # steps; 0 = only at the end
+            checkpoint_every=1000,  # steps; 0 = only when the run is stopped
             log_every=100,  # steps between lines of metrics.jsonl
             eval_every=0,  # steps between evaluations on the validation split; 0 = never
             ema=0.0,  # decay of an exponential moving average of parameters, used for evaluation; 0 = none

@@ -5,8 +5,10 @@ import importlib.util
 import inspect
 import math
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,6 +19,7 @@ from jkd.config.defaults import AUTO, default
 from jkd.config.tree import as_dict, flatten
 from jkd.errors import UserError, did_you_mean
 
+RESERVED = ("teacher", "graph")  # what `--only` and `--student` call other parts
 # keys whose value may be the word `auto` or a number
 AUTO_NUMBERS = ("graph.strength", "graph.mix", "smoothing")
 
@@ -34,17 +37,35 @@ def load(spec: str) -> ConfigDict:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
+        config = _called(module, path, arg)
+    except UserError:
+        raise
     except SyntaxError as error:
         raise UserError(f"--config: {path} does not parse: {error}.") from None
-    if not hasattr(module, "get_config"):
-        raise UserError(f"--config: {path} has no function get_config(arg).")
-    takes_arg = bool(inspect.signature(module.get_config).parameters)
-    if arg and not takes_arg:
-        raise UserError(f"--config: {path} has no variants, but ':{arg}' was given.")
-    config = module.get_config(arg) if takes_arg else module.get_config()
+    except Exception as error:
+        raise _failed(path, error) from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config: get_config of {path} returned {type(config).__name__}, not a ConfigDict.")
     return config
+
+
+def _called(module: ModuleType, path: str, arg: str) -> Any:
+    """What the file's `get_config` returns."""
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config: {path} has no function get_config(arg).")
+    if inspect.signature(module.get_config).parameters:
+        return module.get_config(arg)
+    if arg:
+        raise UserError(f"--config: {path} has no variants, but ':{arg}' was given.")
+    return module.get_config()
+
+
+def _failed(path: str, error: Exception) -> UserError:
+    """What the config file raised, and at which of its lines."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    where = f"{path}, line {lines[-1]}" if lines else path
+    text = " ".join(str(error).split())
+    return UserError(f"--config: {where} failed with {type(error).__name__}{f': {text}' if text else ''}.")
 
 
 def variant(config: ConfigDict, arg: str, variants: Mapping[str, Callable[[ConfigDict], None]]) -> ConfigDict:
@@ -101,8 +122,12 @@ def resolve(config: ConfigDict) -> ConfigDict:
     for name, differs in (config.get("students") or {}).items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
             raise UserError(f"students: '{name}' is not a usable name. Use letters, digits, _ and -.")
+        if name in RESERVED:
+            raise UserError(f"students: '{name}' is the name of another part of a run. Choose another.")
         student = default().student
-        _merge(student, config.get("student", {}), "student")
+        spelled_out = isinstance(differs, Mapping | ConfigDict) and set(student) <= set(differs)
+        if not spelled_out:  # as in a resolved config, which resolves to itself
+            _merge(student, config.get("student", {}), "student")
         _merge(student, differs, f"students.{name}")
         students[name] = student
     with resolved.unlocked():
