@@ -5,19 +5,23 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from jkd.errors import Locked, UserError
 
+HOST = socket.gethostname()
+POLL = 0.2  # seconds between two tries for a lock
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes to a neighbour, syncs, renames. A kill or a full disk leaves the old file as it was."""
     make_folder(path.parent)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
     try:
         with open(draft, "wb") as file:
             file.write(data)
@@ -77,7 +81,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def lock(folder: Path, what: str, wait: bool = False) -> Iterator[None]:
+def lock(folder: Path, what: str, wait: bool = False, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """Holds `folder/.lock` while the body runs.
 
     An `flock`: the kernel releases it when its owner dies, so a killed run leaves nothing stale behind.
@@ -86,20 +90,52 @@ def lock(folder: Path, what: str, wait: bool = False) -> Iterator[None]:
       folder: made if it is not there.
       what: names the part in messages.
       wait: whether to wait for another holder to finish; otherwise `Locked` is raised, naming it.
+      waiting: told the holder now and then while waiting; what it raises ends the wait.
+
+    Raises:
+      Locked: another process holds it.
+      UserError: no lock can be made here.
     """
     make_folder(folder)
-    with open(folder / ".lock", "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+    with _lock_file(folder) as file:
+        while not _taken(file, folder):
             file.seek(0)
-            raise Locked(f"{what} is being made by {file.read() or 'another process'} ({folder}).") from None
+            holder = file.read() or "another process"
+            if not wait:
+                raise Locked(f"{what} is being made by {holder} ({folder}).")
+            if waiting:
+                waiting(holder)
+            time.sleep(POLL)
         file.seek(0)
         file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.write(f"process {os.getpid()} on {HOST}")
         file.flush()
         try:
             yield
         finally:
             file.seek(0)
             file.truncate()
+
+
+def _lock_file(folder: Path) -> IO[str]:
+    try:
+        return open(folder / ".lock", "a+", encoding="utf-8")
+    except OSError as error:
+        raise _no_lock(folder, error) from None
+
+
+def _taken(file: IO[str], folder: Path) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # a file system without locks
+        raise _no_lock(folder, error) from None
+    return True
+
+
+def _no_lock(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot lock {folder / '.lock'}: {error.strerror or error}. Check permissions, or choose a --workdir that can "
+        "be written and locked."
+    )

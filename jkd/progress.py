@@ -1,5 +1,6 @@
 """Progress of a run: a bar with the time left on a terminal, one plain line a finished part otherwise."""
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -23,9 +24,9 @@ class RunProgress:
     def __init__(self, parts: int, quiet: bool = False) -> None:
         self.parts, self.done, self.quiet = parts, 0, quiet
         self.started = self.part_started = self.told = time.monotonic()
-        self.label = ""
+        self.label, self.waits_for = "", ("", "")
         self._bar: Progress | None = None
-        if not quiet and sys.stderr.isatty():
+        if not quiet and _on_terminal():
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -55,6 +56,14 @@ class RunProgress:
         if self._bar:
             self._bar.update(self._one, description=label, completed=0, total=1)
 
+    def waiting(self, holder: str) -> None:
+        """The current part is being made by another process; called again and again while that lasts."""
+        if self._bar:
+            self._bar.update(self._one, description=f"{self.label}  waiting for {holder}")
+        elif not self.quiet and self.waits_for != (self.label, holder):
+            self._say(f"{self.label}: waiting for {holder}")
+        self.waits_for = (self.label, holder)
+
     def step(self, step: int, steps: int, loss: float) -> None:
         """The current part has come to `step` of `steps`."""
         if self._bar:
@@ -76,7 +85,14 @@ class RunProgress:
             self._say(f"[{self.done:>{len(str(self.parts))}}/{self.parts}] {self.label}: {note} ({_clock(left)} left)")
 
     def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more: no reason to stop the run
+            print(text, file=sys.stderr, flush=True)
+
+
+def _on_terminal() -> bool:
+    with contextlib.suppress(AttributeError, ValueError):  # no stderr, or a closed one
+        return sys.stderr.isatty()
+    return False
 
 
 def _clock(seconds: float) -> str:
