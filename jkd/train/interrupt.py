@@ -1,6 +1,8 @@
 """SIGTERM and Ctrl-C ask for a stop; the loop saves at the next step boundary and ends the run."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 
@@ -15,15 +17,23 @@ class Interrupted(Exception):
 _received: list[int] = []
 
 
-def listen() -> None:
-    """Turns SIGTERM and SIGINT into a request; a second one acts at once, as without this."""
+@contextlib.contextmanager
+def listen() -> Iterator[None]:
+    """While the body runs, SIGTERM and SIGINT are a request; a second one acts at once, as it did before."""
+    _received.clear()
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
 
     def handle(number: int, frame: FrameType | None) -> None:
         _received.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, before[signal.Signals(number)])
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in before:
         signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def requested() -> bool:

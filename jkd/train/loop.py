@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jkd import digest
+from jkd.errors import UserError
 from jkd.train import checkpoint, interrupt
 from jkd.train.metrics import MetricsLog
 from jkd.train.state import PyTree, TrainState
@@ -77,7 +79,8 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
         pending.clear()
 
     def save() -> None:
-        flush()  # a state whose loss is not finite is never saved
+        flush()  # a state that is not finite is never saved
+        _check_finite(state, setup.folder)
         if checkpoints:
             checkpoint.save(checkpoints, state, setup.inputs)
 
@@ -107,9 +110,20 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
                 break
         assert step == last, (step, last, saved)
         flush()
+        _check_finite(state, setup.folder)
     finally:
         log.close()
     return state
+
+
+def _check_finite(state: TrainState, folder: Path | None) -> None:
+    """Refuses parameters that the last step broke: no later loss is there to tell."""
+    for name, leaf in digest.flatten(state.variables).items():
+        if not np.isfinite(np.asarray(leaf)).all():
+            raise UserError(
+                f"{name} is not finite after step {int(state.step)}{f' of {folder}' if folder else ''}. "
+                "Lower the learning rate or set optimizer.clip; earlier checkpoints are kept."
+            )
 
 
 def _passed(every: int, before: int, after: int) -> bool:
