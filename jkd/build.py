@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -65,6 +66,21 @@ class Session:
     _programs: dict[str, Compiled] = field(default_factory=dict)
     _predictors: dict[int, tuple[Apply, Predictor]] = field(default_factory=dict)
     _applies: dict[str, Apply] = field(default_factory=dict)
+
+    @cached_property
+    def loaded_teacher(self) -> Teacher | None:
+        """The teacher that comes from a file or from the user's function; None when it is to be trained here."""
+        network = self.config.teacher
+        classes, shape = len(self.dataset.classes), self.dataset.shape
+        if network.fn:
+            own = own_function.load(network.fn, network.variables, classes=classes, shape=shape)
+            apply = own.apply if network.normalize else _raw(own.apply, self)
+            return Teacher(apply, own.variables, digest.of_json([own.digest, network.normalize]))
+        if network.weights:
+            variables = vgg.load(network.weights, self.module(network), shape)
+            made_of = {"network": configs.as_dict(network), "variables": digest.of_tree(variables)}
+            return Teacher(self.apply_of(network), variables, digest.of_json(made_of))
+        return None
 
     def module(self, network: ConfigDict) -> Any:
         return build_model(network, len(self.dataset.classes))
@@ -142,20 +158,6 @@ def steps_of(network: ConfigDict, samples: int) -> int:
 def run_of(seed: int, replicate: int) -> Run:
     """Seed and replicate as the step takes them."""
     return Run(jnp.uint32(seed), jnp.uint32(replicate))
-
-
-def loaded_teacher(session: Session) -> Teacher | None:
-    """The teacher that comes from a file or from the user's function; None when it is to be trained here."""
-    network = session.config.teacher
-    classes, shape = session.dataset.classes, session.dataset.shape
-    if network.fn:
-        own = own_function.load(network.fn, network.variables, classes=len(classes), shape=shape)
-        return Teacher(_raw(own.apply, session) if not network.normalize else own.apply, own.variables, own.digest)
-    if network.weights:
-        variables = vgg.load(network.weights, session.module(network), shape)
-        made_of = {"network": configs.as_dict(network), "variables": digest.of_tree(variables)}
-        return Teacher(session.apply_of(network), variables, digest.of_json(made_of))
-    return None
 
 
 def _raw(apply: Apply, session: Session) -> Apply:

@@ -7,14 +7,37 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jkd import __version__, digest, files, xla
 from jkd import config as configs
-from jkd import digest, files, xla
 from jkd.data import DataSet
 from jkd.errors import UserError
 
-PACKAGES = ("jkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-# Changing these adds parts to a run or draws its report anew; parts that are there stay what they are.
-MAY_CHANGE = ("students.", "seeds", "replicates", "report.", "student.", "name", "devices", "data.workers")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+# Changing these adds parts to a run or draws its report anew; parts that are there stay what they are, and so do the
+# settings of a student that has begun.
+# The data's own digest stands beside its path, so the data may move.
+MAY_CHANGE = ("students.", "seeds", "replicates", "report.", "student.", "name", "devices", "data.workers", "data.path")
+
+
+def check_place(workdir: Path) -> None:
+    """Refuses a folder that cannot take a run, before anything is loaded; makes nothing.
+
+    Raises:
+      UserError: when it, or what it would stand in, is no folder, or it holds something else than a run.
+    """
+    for place in (workdir, *workdir.absolute().parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"--workdir: {place} is a file, not a folder. Choose another place.")
+    if (workdir / "manifest.json").exists():
+        _saved(workdir)
+        return
+    # Hidden files are locks and drafts: another process may be starting the same run.
+    there = [entry.name for entry in workdir.iterdir() if entry.name[0] != "."] if workdir.exists() else []
+    if there:
+        raise UserError(
+            f"--workdir: {workdir} is not empty and holds no run ({', '.join(sorted(there)[:5])}). "
+            "Choose a new or empty folder."
+        )
 
 
 def open_run(workdir: Path, config: ConfigDict, dataset: DataSet) -> None:
@@ -23,19 +46,14 @@ def open_run(workdir: Path, config: ConfigDict, dataset: DataSet) -> None:
     Raises:
       UserError: when the folder holds something else, or a run of another config or data set (with the differences).
     """
-    path = workdir / "manifest.json"
-    if not path.exists():
-        if workdir.is_dir() and any(workdir.iterdir()):
-            there = ", ".join(sorted(entry.name for entry in workdir.iterdir())[:5])
-            raise UserError(
-                f"--workdir: {workdir} is not empty and holds no run ({there}). Choose a new or empty folder."
-            )
-    else:
-        before = files.read_json(path)
-        if not isinstance(before, dict) or "config" not in before or "data" not in before:
-            raise UserError(f"{path} is not a manifest of jkd. Choose another --workdir.")
-        _compare(path, before, config, dataset)
-    files.write_json(path, describe(config, dataset))
+    check_place(workdir)
+    path, now = workdir / "manifest.json", describe(config, dataset)
+    if path.exists() and _same_run(path, config, dataset) == now:
+        return
+    with files.lock(workdir, "the manifest", wait=True):  # processes that start together look one after the other
+        if path.exists():
+            _same_run(path, config, dataset)
+        files.write_json(path, now)
 
 
 def describe(config: ConfigDict, dataset: DataSet) -> dict[str, Any]:
@@ -61,7 +79,7 @@ def describe(config: ConfigDict, dataset: DataSet) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "jkd": __version__}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -73,26 +91,45 @@ def versions() -> dict[str, str]:
 def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     """The resolved config and the whole manifest of the run in `workdir`."""
     if not workdir.is_dir():
-        raise UserError(f"--workdir: there is no folder {workdir}.")
-    manifest = files.read_json(workdir / "manifest.json")
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
-        raise UserError(f"{workdir / 'manifest.json'} is not a manifest of jkd. Choose another --workdir.")
+        raise UserError(f"--workdir: there is no folder {workdir}. Give that of a run.")
+    if not (workdir / "manifest.json").exists():
+        raise UserError(f"--workdir: {workdir} holds no run (no manifest.json). Make one with jkd distill.")
+    manifest = _saved(workdir)
     return configs.from_dict(manifest["config"]), manifest
 
 
-def _compare(path: Path, before: dict[str, Any], config: ConfigDict, dataset: DataSet) -> None:
+def _saved(workdir: Path) -> dict[str, Any]:
+    path = workdir / "manifest.json"
+    manifest = files.read_json(path)
+    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key), dict) for key in ("config", "data")):
+        raise UserError(f"{path} is not a manifest of jkd. Choose another --workdir.")
+    return manifest
+
+
+def _same_run(path: Path, config: ConfigDict, dataset: DataSet) -> dict[str, Any]:
+    """The saved manifest, once it is clear that this is the same run."""
+    before = _saved(path.parent)
     if before["data"].get("fingerprint") != dataset.fingerprint:
         raise UserError(
             f"{path.parent} holds a run on other data ({before['data'].get('name')}). Choose another --workdir."
         )
+    students = before["config"]["students"].keys() & config.students.keys()
+    begun = {folder.name for folder in path.parent.glob("replicates/*/students/*")} & students
+    fixed = tuple(f"students.{name}." for name in begun)
     old, new = configs.flatten(before["config"]), configs.flatten(configs.as_dict(config))
     changed = [
         f"{key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(MAY_CHANGE)
+        if old.get(key) != new.get(key) and (key.startswith(fixed) or not key.startswith(MAY_CHANGE))
     ]
     if changed:
         raise UserError(
             f"{path.parent} holds a run of another config; it differs in {'; '.join(changed[:8])}"
-            f"{f'; and {len(changed) - 8} more' if len(changed) > 8 else ''}. Choose another --workdir."
+            f"{f'; and {len(changed) - 8} more' if len(changed) > 8 else ''}. Choose another --workdir"
+            + (
+                ", or give a changed student a name of its own."
+                if any(key.startswith(fixed) for key in changed)
+                else "."
+            )
         )
+    return before

@@ -4,7 +4,6 @@ Each arrow is a call; nothing reaches backwards. Every part is a folder that is 
 from the same inputs. `distill` is what the command runs and what a notebook calls.
 """
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,17 @@ from jkd import build, files, manifest, parts
 from jkd import config as configs
 from jkd import report as reports
 from jkd.build import Session
-from jkd.data import make_split
+from jkd.data import make_split, open_dataset
 from jkd.errors import Locked, UserError, did_you_mean
 from jkd.graph import show, store
 from jkd.graph.export import export
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts import Place
 from jkd.progress import RunProgress
+from jkd.train import interrupt
 
-GRAPH_ONLY = "graph"
+TEACHER, GRAPH = "teacher", "graph"  # names that no student has
+SEED = "/"  # between a student's name and its seed
 
 
 def distill(
@@ -32,7 +33,7 @@ def distill(
     """Makes what is not there yet of a run, then its report.
 
     Args:
-      config: as a config file returns it, or already resolved.
+      config: as a config file returns it, or resolved.
       workdir: folder of the run; one that holds another run is refused.
       only: `NAME/SEED` makes one student, `NAME` all its seeds, `graph` none; no report is written (`report` does).
       replicate: make only this one.
@@ -46,12 +47,12 @@ def distill(
       Locked: when the one student asked for is being made by another process.
       Interrupted: after SIGTERM or Ctrl-C, with everything saved.
     """
-    config = configs.resolve(config) if not config.is_locked else config
-    workdir = Path(workdir)
+    config, workdir = configs.resolve(config), Path(workdir)
     students = _students(config, only)
     replicates = range(config.replicates) if replicate is None else [_within(config, replicate)]
-    files.make_folder(workdir)
+    manifest.check_place(workdir)
     session = build.open_session(config)
+    parts.check(session)  # up to here nothing is written
     manifest.open_run(workdir, config, session.dataset)
     with RunProgress(len(replicates) * (2 + len(students)), quiet) as progress:
         locked = []
@@ -59,28 +60,30 @@ def distill(
             place = Place(workdir, index)
             split = make_split(session.dataset, config.data, index)
             teacher = parts.make_teacher(session, split, place, progress)
+            interrupt.stop_if_requested()
             graph = parts.make_graph(session, split, teacher, place, progress)
             for name, seed in students:
+                interrupt.stop_if_requested()
                 try:
                     parts.make_student(session, split, teacher, graph, place, name, seed, progress)
                 except Locked:
-                    if only:
+                    if SEED in only:
                         raise
                     locked.append((split, teacher, graph, place, name, seed))
         for made_of in locked:  # others were at work on these: wait for them last
             parts.make_student(session, *made_of, progress, wait=True)
-    return (
-        None if only or replicate is not None else reports.write_report(workdir, session.dataset, _first_graph(workdir))
-    )
+    if only or replicate is not None:
+        return None
+    return reports.write_report(workdir, session.dataset, _first_graph(workdir))
 
 
 def report(workdir: str | Path) -> dict[str, Any]:
     """Writes the report of what is finished in a workdir and returns the summary."""
     workdir = Path(workdir)
     config, _ = manifest.read(workdir)
-    session = build.open_session(config)
-    manifest.open_run(workdir, config, session.dataset)
-    return reports.write_report(workdir, session.dataset, _first_graph(workdir))
+    dataset = open_dataset(config.data)
+    manifest.open_run(workdir, config, dataset)
+    return reports.write_report(workdir, dataset, _first_graph(workdir))
 
 
 def evaluate(workdir: str | Path, student: str, replicate: int = 0, data_path: str = "") -> dict[str, float | None]:
@@ -93,14 +96,18 @@ def evaluate(workdir: str | Path, student: str, replicate: int = 0, data_path: s
       data_path: another data set of the same form and classes; empty for the run's own.
     """
     config, saved = manifest.read(Path(workdir))
-    if data_path:
-        config = config.copy_and_resolve_references()
-        with config.unlocked():
-            config.data.path = data_path
+    part = _part(config, Place(Path(workdir), replicate), student)
+    with config.unlocked():
+        config.devices = 0  # those that are here, which need not be those of the run
+        config.data.path = data_path or config.data.path
     session = build.open_session(config)
-    if list(session.dataset.classes) != saved["data"]["classes"]:
-        raise UserError(f"--data: {data_path or config.data.path} has other classes than the run was trained on.")
-    outputs = _outputs(session, Place(Path(workdir), replicate), student)
+    for what, there in (("classes", list(session.dataset.classes)), ("shape", list(session.dataset.shape))):
+        if there != saved["data"][what]:
+            raise UserError(
+                f"--data: expected the {what} that the run was trained on, {saved['data'][what]}, got {there} "
+                f"in {data_path or config.data.path}. Give another data set."
+            )
+    outputs = _outputs(session, part, student)
     return session.task.metrics(outputs, session.dataset.test.labels, None)
 
 
@@ -112,48 +119,55 @@ def graph(action: str, workdir: str | Path, replicate: int = 0, to: str = "") ->
     loaded = store.load(folder)
     if action == "export":
         config, _ = manifest.read(Path(workdir))
-        export(loaded, Path(to), build.open_session(config).dataset.train.id)
+        export(loaded, Path(to), open_dataset(config.data).train.id)
         return f"wrote {to}"
     if action == "check":
         return f"{folder}: {len(loaded.sample)} nodes, every digest as written ({loaded.digest})"
     return show.describe(loaded)
 
 
-def _outputs(session: Session, place: Place, student: str) -> np.ndarray:
-    if student == "teacher":
-        network, folder = session.config.teacher, place.teacher
+def _part(config: ConfigDict, place: Place, student: str) -> Path:
+    """The folder of a finished student (`NAME/SEED`) or of the `teacher`."""
+    if student == TEACHER:
+        folder = place.teacher
     else:
-        name, seed = _students(session.config, student)[0]
-        network, folder = session.config.students[name], place.student(name, seed)
+        chosen = _students(config, student, "--student")
+        if len(chosen) != 1:
+            raise UserError(f"--student: expected NAME/SEED or '{TEACHER}', got '{student}'.")
+        folder = place.student(*chosen[0])
     if not (folder / "result.json").is_file():
         raise UserError(f"{folder} holds no finished part. Make it with jkd distill.")
-    given = build.loaded_teacher(session) if student == "teacher" else None
+    return folder
+
+
+def _outputs(session: Session, folder: Path, student: str) -> np.ndarray:
+    given = session.loaded_teacher if student == TEACHER else None
     if given:
         return parts.test_outputs(session, given.apply, given.variables)
+    config = session.config
+    network = config.teacher if student == TEACHER else config.students[student.partition(SEED)[0]]
     variables = parts.read_variables(folder, files.read_json(folder / "result.json"))
     return parts.test_outputs(session, session.apply_of(network), variables)
 
 
 def _first_graph(workdir: Path) -> KnowledgeGraph | None:
     folder = Place(workdir, 0).graph
-    with contextlib.suppress(UserError):
-        return store.load(folder)
-    return None
+    return store.load(folder) if (folder / "graph.json").exists() else None
 
 
-def _students(config: ConfigDict, only: str) -> list[tuple[str, int]]:
+def _students(config: ConfigDict, only: str, flag: str = "--only") -> list[tuple[str, int]]:
     """(name, seed) of the students to make, in the config's order of names, each with all its seeds."""
     everything = [(name, seed) for name in config.students for seed in config.seeds]
     if not only:
         return everything
-    if only == GRAPH_ONLY:
+    if only == GRAPH:
         return []
-    name, _, seed = only.partition("/")
+    name, _, seed = only.partition(SEED)
     if name not in config.students:
-        raise UserError(f"--only: there is no student '{name}'.{did_you_mean(name, config.students)}")
+        raise UserError(f"{flag}: there is no student '{name}'.{did_you_mean(name, config.students)}")
     chosen = [pair for pair in everything if pair[0] == name and (not seed or str(pair[1]) == seed)]
     if not chosen:
-        raise UserError(f"--only: {name} has no seed {seed}; config.seeds is {tuple(config.seeds)}.")
+        raise UserError(f"{flag}: {name} has no seed {seed}; config.seeds is {tuple(config.seeds)}.")
     return chosen
 
 

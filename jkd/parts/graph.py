@@ -14,7 +14,7 @@ from jkd.graph import store, taxonomy, views
 from jkd.graph.build import build_graph
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.graph.material import Folds, HoldOut, assign_folds
-from jkd.parts.part import FORMAT, Place, finished
+from jkd.parts.part import FORMAT, Place, finished, hold
 from jkd.parts.teacher import train_teacher
 from jkd.progress import RunProgress
 
@@ -32,13 +32,19 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
     }
     if settings.diagnosis == "folds":  # fold teachers are trained by the teacher's recipe
         made_of["recipe"] = configs.as_dict(session.config.teacher)
-    inputs = digest.of_json(made_of)
     progress.start(f"replicate {place.replicate} graph")
-    with files.lock(folder, f"the graph of replicate {place.replicate}", wait=True):
-        result = finished(folder, inputs)
-        if result is not None:
-            graph = store.load(folder)
-            progress.finish("already there")
+
+    def found() -> KnowledgeGraph | None:
+        if finished(folder, made_of) is None:
+            return None
+        graph = store.load(folder)
+        progress.finish("already there")
+        return graph
+
+    if (graph := found()) is not None:
+        return graph
+    with hold(folder, f"the graph of replicate {place.replicate}", progress, wait=True):
+        if (graph := found()) is not None:  # made by another process meanwhile
             return graph
         started = time.monotonic()
         logits, features = session.predictor(teacher.apply)(teacher.variables, session.dataset.train, split.pool)
@@ -49,13 +55,14 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
             labels=split.labels,
             classes=session.dataset.classes,
             views=_views(session, split),
-            settings=settings,
+            settings=made_of["graph"],
             provenance={key: made_of[key] for key in ("data", "split", "teacher", "files")},
             taxonomy=taxonomy.load(settings.taxonomy, session.dataset.classes) if settings.taxonomy else None,
             held_back=_held(session, split, teacher, place, progress),
         )
         store.save(graph, folder)
-        files.write_json(folder / "result.json", {"inputs": inputs, "seconds": time.monotonic() - started})
+        result = {"inputs": digest.of_json(made_of), "made_of": made_of, "seconds": time.monotonic() - started}
+        files.write_json(folder / "result.json", result)
     progress.finish(_note(graph, time.monotonic() - started))
     return graph
 

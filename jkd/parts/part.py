@@ -1,6 +1,7 @@
 """What all parts share: where they stand, when they are finished, what they are made from."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from jkd import config as configs
 from jkd.build import Session
 from jkd.data import Split, batches
 from jkd.errors import UserError
+from jkd.progress import RunProgress
+from jkd.train import interrupt
 from jkd.train.state import PyTree
 from jkd.train.step import Program
 
@@ -49,22 +52,44 @@ class Place:
         return self.folder / "students" / name / str(seed)
 
 
-def finished(folder: Path, inputs: str) -> Result | None:
-    """The result of a part made from the same inputs, or None.
+def finished(folder: Path, made_of: dict[str, Any]) -> Result | None:
+    """The result of a part made from the same inputs, its variables as they were written, or None.
 
     Raises:
-      UserError: when the folder holds a part made from other inputs.
+      UserError: when the folder holds a part made from other inputs (with the differences), or a damaged one.
     """
     path = folder / "result.json"
     if not path.exists():
         return None
     result = files.read_json(path)
-    if result.get("inputs") != inputs:
+    if not isinstance(result, dict) or "inputs" not in result:
+        raise UserError(f"{path} is not the result of a part. Delete {folder} to make it again.")
+    if result["inputs"] != digest.of_json(made_of):
+        old, new = configs.flatten(result.get("made_of", {})), configs.flatten(made_of)
+        changed = [
+            f"{key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
         raise UserError(
-            f"{folder} holds a part made from another config, data set, teacher or graph. "
+            f"{folder} holds a part made from other inputs; they differ in {'; '.join(changed[:8])}. "
             "Use another --workdir, or delete that folder to make it again."
         )
+    if (folder / "variables.safetensors").exists() or result.get("steps"):
+        read_variables(folder, result)
     return result
+
+
+@contextlib.contextmanager
+def hold(folder: Path, what: str, progress: RunProgress, wait: bool) -> Iterator[None]:
+    """Holds the lock of a part. While another process has it, waits and says so, or raises `Locked`."""
+
+    def waiting(holder: str) -> None:
+        interrupt.stop_if_requested()
+        progress.waiting(holder)
+
+    with files.lock(folder, what, wait=wait, waiting=waiting):
+        yield
 
 
 def network_inputs(session: Session, network: ConfigDict, split: Split, seed: int, replicate: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jkd.parts.part import (
     Result,
     batches_of,
     finished,
+    hold,
     network_inputs,
     note_of,
     receipt_of,
@@ -40,11 +41,14 @@ def make_student(
     """Finds or trains one student with one seed, and evaluates it on the test split."""
     network, folder = session.config.students[name], place.student(name, seed)
     made_of = network_inputs(session, network, split, seed, place.replicate)
-    inputs = digest.of_json(made_of | {"teacher": teacher.digest, "graph": graph.digest})
+    made_of |= {"teacher": teacher.digest, "graph": graph.digest}
+    inputs = digest.of_json(made_of)
     progress.start(f"replicate {place.replicate} {name}/{seed}")
-    with files.lock(folder, f"student {name}/{seed} of replicate {place.replicate}", wait=wait):
-        result = finished(folder, inputs)
-        if result is not None:
+    if (result := finished(folder, made_of)) is not None:
+        progress.finish("already there")
+        return result
+    with hold(folder, f"student {name}/{seed} of replicate {place.replicate}", progress, wait=wait):
+        if (result := finished(folder, made_of)) is not None:  # made by another process meanwhile
             progress.finish("already there")
             return result
         started = time.monotonic()
@@ -79,6 +83,7 @@ def make_student(
         theirs = files.read_arrays(place.teacher / "predictions.safetensors")["logits"]
         result = {
             "inputs": inputs,
+            "made_of": made_of,
             "params": digest.of_tree(variables),
             "metrics": session.task.metrics(outputs, session.dataset.test.labels, theirs),
             "labels": {"train": len(split.labelled), "choose": share.labels_used},

@@ -13,6 +13,7 @@ from jkd.parts.part import (
     Place,
     batches_of,
     finished,
+    hold,
     network_inputs,
     note_of,
     read_variables,
@@ -29,15 +30,24 @@ from jkd.train.step import Knowledge, Program
 def make_teacher(session: Session, split: Split, place: Place, progress: RunProgress) -> Teacher:
     """Loads, finds or trains the teacher of a replicate, and evaluates it on the test split."""
     network, folder = session.config.teacher, place.teacher
-    given = build.loaded_teacher(session)
+    given = session.loaded_teacher
     made_of = network_inputs(session, network, split, network.seed, place.replicate)
-    inputs = digest.of_json(made_of | {"loaded": given.digest if given else ""})
+    made_of["loaded"] = given.digest if given else ""
+    inputs = digest.of_json(made_of)
     progress.start(f"replicate {place.replicate} teacher")
-    with files.lock(folder, f"the teacher of replicate {place.replicate}", wait=True):
-        result = finished(folder, inputs)
-        if result is not None:
-            progress.finish("already there")
-            return given or Teacher(session.apply_of(network), read_variables(folder, result), result["params"])
+
+    def found() -> Teacher | None:
+        result = finished(folder, made_of)
+        if result is None:
+            return None
+        progress.finish("already there")
+        return given or Teacher(session.apply_of(network), read_variables(folder, result), result["params"])
+
+    if teacher := found():
+        return teacher
+    with hold(folder, f"the teacher of replicate {place.replicate}", progress, wait=True):
+        if teacher := found():  # made by another process meanwhile
+            return teacher
         started = time.monotonic()
         if given:
             teacher, program = given, None
@@ -51,6 +61,7 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
         files.write_arrays(folder / "predictions.safetensors", {"logits": outputs})
         result = {
             "inputs": inputs,
+            "made_of": made_of,
             "params": teacher.digest,
             "metrics": session.task.metrics(outputs, session.dataset.test.labels, None),
             "labels": {"train": 0 if given else len(split.labelled), "choose": 0},
