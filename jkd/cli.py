@@ -6,7 +6,9 @@ Exit codes: 0 done, 2 a mistake the message explains, 128 + n stopped by signal 
 """
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,21 +27,48 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    _open_streams()
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
-    except UserError as error:
+    except (UserError, OSError) as error:
         if os.environ.get("JKD_TRACEBACK"):
             raise
-        print(f"jkd: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        return 0
+        return _ended(str(error), 2)
+    except KeyboardInterrupt:  # before or after the time in which Ctrl-C is a request
+        return _ended("stopped by SIGINT; run the same command again to go on", 128 + signal.SIGINT)
     except Exception as error:
         if type(error).__name__ == "Interrupted":  # by name: importing the class would load jax
-            print(f"jkd: {error}", file=sys.stderr)
-            return int(getattr(error, "code", 1))
+            return _ended(str(error), int(getattr(error, "code", 1)))
         raise
     return 0
+
+
+def _ended(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"jkd: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _say(*lines: str) -> None:
+    """Prints to stdout. A reader that has gone, as `head` does, is no error: the work is done."""
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+
+
+def _open_streams() -> None:
+    """Puts `/dev/null` where a standard stream is closed: a file opened later would get its number, and the output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open as long as Python is)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without a character shows another
 
 
 def _run(arguments: list[str]) -> None:
@@ -48,6 +77,9 @@ def _run(arguments: list[str]) -> None:
         raise UserError(f"unknown verb '{arguments[0]}'.{did_you_mean(arguments[0], verbs)}")
     overrides = [argument for argument in arguments if argument.startswith("--config.")]
     rest = [argument for argument in arguments if not argument.startswith("--config.")]
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"{override}: expected --config.KEY=VALUE.")
     options, unknown = parser.parse_known_args(rest)
     if unknown:
         flags = [flag for action in verbs[options.verb]._actions for flag in action.option_strings if flag[:2] == "--"]
@@ -59,7 +91,12 @@ def _run(arguments: list[str]) -> None:
 
 
 def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
-    parser = _Parser(prog="jkd", description="Knowledge distillation through a knowledge graph.")
+    parser = _Parser(
+        prog="jkd",
+        description="Knowledge distillation through a knowledge graph.",
+        epilog="example:\n  jkd distill --config=configs/digits.py --workdir=runs/digits\n\njkd VERB --help says more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"jkd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     made: dict[str, argparse.ArgumentParser] = {}
@@ -86,8 +123,8 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     add(
         "--only",
         metavar="NAME/SEED",
-        default="",
-        help="only this student and seed (and what it needs); no report",
+        default=None,
+        help="only this student and seed, or NAME for all its seeds, or graph, and what it needs; no report",
     )
     add("--replicate", metavar="I", type=int, default=None, help="only this replicate; no report")
     add("--quiet", action="store_true", help="no progress")
@@ -143,43 +180,47 @@ def _resolved(options: argparse.Namespace) -> "ConfigDict":  # type: ignore[name
 
     config = configs.load(options.config)
     for override in options.overrides:
-        path, equals, value = override.removeprefix("--config.").partition("=")
-        if not equals:
-            raise UserError(f"{override}: expected --config.KEY=VALUE.")
+        path, _, value = override.removeprefix("--config.").partition("=")
         configs.override(config, path, value)
     return configs.resolve(config)
 
 
 def _distill(options: argparse.Namespace) -> None:
+    if options.only == "":
+        raise UserError("--only: expected NAME/SEED, NAME or graph, got nothing.")
     config = _resolved(options)
     from jkd import report, run
     from jkd.train import interrupt
 
-    interrupt.listen()
-    summary = run.distill(config, options.workdir, only=options.only, replicate=options.replicate, quiet=options.quiet)
+    with interrupt.listen():
+        summary = run.distill(
+            config, options.workdir, only=options.only or "", replicate=options.replicate, quiet=options.quiet
+        )
     if summary is not None:
-        print(report.table(summary))
-        print(f"\nreport: {options.workdir / 'report' / 'index.html'}")
+        _say(report.table(summary), _where(options.workdir))
+
+
+def _where(workdir: Path) -> str:
+    return f"\nreport: {workdir / 'report' / 'index.html'}"
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from jkd import run
 
     for metric, value in run.evaluate(options.workdir, options.student, options.replicate, options.data).items():
-        print(f"{metric:>10} {'-' if value is None else f'{value:.4f}'}")
+        _say(f"{metric:>10} {'-' if value is None else f'{value:.4f}'}")
 
 
 def _report(options: argparse.Namespace) -> None:
     from jkd import report, run
 
-    print(report.table(run.report(options.workdir)))
-    print(f"\nreport: {options.workdir / 'report' / 'index.html'}")
+    _say(report.table(run.report(options.workdir)), _where(options.workdir))
 
 
 def _config(options: argparse.Namespace) -> None:
     from jkd import config as configs
 
-    print(configs.show(_resolved(options)))
+    _say(configs.show(_resolved(options)))
 
 
 def _graph(options: argparse.Namespace) -> None:
@@ -188,14 +229,17 @@ def _graph(options: argparse.Namespace) -> None:
             raise UserError("graph build needs --config=FILE.")
         config = _resolved(options)
         from jkd import run
+        from jkd.train import interrupt
 
-        run.distill(config, options.workdir, only="graph", replicate=options.replicate)
+        with interrupt.listen():
+            run.distill(config, options.workdir, only=run.GRAPH, replicate=options.replicate)
+        _say(run.graph("show", options.workdir, options.replicate))
         return
     if options.action == "export" and not options.to:
         raise UserError("graph export needs --to=FILE.graphml or --to=FILE.json.")
     from jkd import run
 
-    print(run.graph(options.action, options.workdir, options.replicate, options.to))
+    _say(run.graph(options.action, options.workdir, options.replicate, options.to))
 
 
 def _methods(options: argparse.Namespace) -> None:
@@ -203,7 +247,7 @@ def _methods(options: argparse.Namespace) -> None:
 
     for name, method in sorted(methods.METHODS.items()):
         keys = ", ".join(f"{key}={value!r}" for key, value in methods.options(name).items())
-        print(f"{name}\n    {method.function}\n    {keys}\n    {method.paper}")
+        _say(f"{name}\n    {method.function}\n    {keys}\n    {method.paper}")
 
 
 if __name__ == "__main__":
