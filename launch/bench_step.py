@@ -1,0 +1,186 @@
+"""The speed of a training step as ratios, on synthetic images: they hold on a busy machine, absolute times do not.
+
+    python launch/bench_step.py [--config=FILE[:VARIANT] ...] [--width=N] [--batch=64] [--pairs=20]
+
+For each config (narrow VGG13 -> VGG8 on 32x32 images, and the digits MLP, unless told otherwise) it prints
+
+    fused / apart    the one program of a step, over the teacher's forward pass and the student's step as two programs;
+                     the second is given the first's outputs and augmented images, so nothing is done twice
+    graph / kd       the step with the graph's terms, over the step of plain distillation
+
+each the median, with quartiles, of interleaved pairs of calls that take turns in who goes first; one call is
+`train.steps_per_call` steps. The exit code is 0 whatever they are.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jkd import build, objective, random, sharding, xla
+from jkd import config as configs
+from jkd.build import Compiled, Session
+from jkd.data import DataSet
+from jkd.data.sources import ArraySource
+from jkd.tasks import TASKS
+from jkd.train.step import Knowledge, Program
+
+CONFIGS = ["configs/cifar10.py:small", "configs/digits.py"]
+CLASSES, NODES = 10, 1024
+Step = Callable[..., tuple[Any, dict[str, jax.Array]]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", action="append", help="may be repeated; its kd and knowledge_graph are timed")
+    parser.add_argument("--width", type=int, default=0, help="of teacher and student; 0 = the config's")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--pairs", type=int, default=20)
+    options = parser.parse_args()
+    xla.set_flags()
+    for spec in options.config or CONFIGS:
+        bench(spec, options.width, options.batch, options.pairs)
+
+
+def bench(spec: str, width: int, batch: int, pairs: int) -> None:
+    """Prints the figures of one config."""
+    session = synthetic(changed(configs.load(spec), width, batch))
+    teacher, students = session.config.teacher, session.config.students
+    compiled = {name: program_of(session, name) for name in ("kd", "knowledge_graph") if name in students}
+    sizes = ", ".join(f"{each.model} of width {each.width}" for each in (teacher, students[next(iter(compiled))]))
+    image = "x".join(map(str, session.dataset.shape))
+    print(f"{spec}: {sizes}; {image} images, batch {batch}; {' '.join(xla.flags()) or 'no XLA flags'}", flush=True)
+    fused = {name: Runner(session, each, each.step) for name, each in compiled.items()}
+    for name, each in compiled.items():
+        times = interleave(fused[name], Runner(session, each, apart(each.program)), pairs)
+        show(f"{name}: fused / apart", times)
+        images = batch * each.program.settings.steps_per_call
+        print(f"    {images / statistics.median(times[0]):,.0f} images/s fused")
+    if len(fused) == 2:
+        show("graph / kd", interleave(fused["knowledge_graph"], fused["kd"], pairs))
+
+
+def changed(config: ConfigDict, width: int, batch: int) -> ConfigDict:
+    """The config resolved, without data files, in the asked width and batch."""
+    config.data.path = config.data.path or "nowhere"
+    for network in (config.teacher, config.student):
+        network.train.batch = batch
+        network.width = width or network.width
+    return configs.resolve(config)
+
+
+def synthetic(config: ConfigDict) -> Session:
+    """A session over random images of the config's shape."""
+    side = config.data.image_size or (8 if config.data.source == "digits" else 32)
+    shape = (NODES, side, side, len(config.data.mean))
+    pixels = (256 * random.uniform("pool", 0, size=int(np.prod(shape)))).astype(np.uint8).reshape(shape)
+    labels = np.arange(NODES, dtype=np.int32) % CLASSES
+    ids, classes = [str(node) for node in range(NODES)], [str(label) for label in range(CLASSES)]
+    source = ArraySource("synthetic", classes, ids, labels, pixels)
+    return Session(config, DataSet("synthetic", source, source), sharding.make_mesh(config.devices), TASKS[config.task])
+
+
+def program_of(session: Session, name: str) -> Compiled:
+    """The program of a student of the config."""
+    network = session.config.students[name]
+    goal = objective.make_objective(network, len(session.config.graph.views))
+    return session.program(network, goal, session.apply_of(session.config.teacher), NODES, f"students.{name}")
+
+
+def apart(program: Program) -> Step:
+    """The step as two programs, called one after the other; takes and returns what the fused one does."""
+
+    def over_steps(function: Callable[..., Any], carry: Any, rows: Any) -> Any:
+        if len(jax.tree.leaves(rows)[0]) > 1:
+            return jax.lax.scan(function, carry, rows)
+        carry, out = function(carry, jax.tree.map(lambda leaf: leaf[0], rows))
+        return carry, jax.tree.map(lambda leaf: leaf[None], out)
+
+    @jax.jit
+    def teach(variables: Any, knowledge: Knowledge, batches: Any, run: build.Run) -> Any:
+        def of_step(_: None, batch: Any) -> Any:
+            prepared = program.prepare(knowledge, batch, run)
+            return None, (prepared, program.teacher_side(variables, prepared))
+
+        return over_steps(of_step, None, batches)[1]
+
+    def learn(state: Any, rows: Any) -> Any:
+        return over_steps(lambda state, row: program.student_step(state, *row), state, rows)
+
+    learn = jax.jit(learn, donate_argnums=0)
+
+    def step(state: Any, variables: Any, knowledge: Knowledge, chunk: Any, run: build.Run) -> Any:
+        batches = {key: value for key, value in chunk.items() if key != "count"}
+        return learn(state, teach(variables, knowledge, batches, run))
+
+    return step
+
+
+class Runner:
+    """Calls a step again and again on its own state, each time with the next samples."""
+
+    def __init__(self, session: Session, compiled: Compiled, step: Step) -> None:
+        program = compiled.program
+        self.step, self.settings, self.source = step, program.settings, session.dataset.train
+        self.calls, self.run = 0, build.run_of(0, 0)
+        module = session.module(session.config.teacher)
+        self.teacher = jax.jit(module.init)(jax.random.key(1), jnp.zeros((1, *self.source.shape)))
+        self.state = compiled.init(self.run, self.teacher)
+        apply = session.apply_of(session.config.teacher)
+        feature = jax.eval_shape(apply, self.teacher, jnp.zeros((1, *self.source.shape)))[1]["embedding"]
+        self.knowledge = knowledge(program, session.config.graph, feature.shape[-1])
+        for _ in range(2):  # compile, and warm up
+            self.seconds()
+
+    def seconds(self) -> float:
+        """One call, from the batch in host memory to the new state."""
+        steps, batch = self.settings.steps_per_call, self.settings.batch
+        at = (np.arange(steps * batch, dtype=np.int32) + self.calls * steps * batch) % NODES
+        at = at.reshape(steps, batch)
+        chunk = {"image": self.source.images(at), "label": self.source.labels[at], "id": at, "node": at}
+        chunk["step"] = self.calls * steps + np.arange(steps, dtype=np.int32)
+        chunk["count"] = np.int32(steps)
+        self.calls += 1
+        start = time.perf_counter()
+        self.state, metrics = self.step(self.state, self.teacher, self.knowledge, chunk, self.run)
+        jax.block_until_ready((self.state, metrics))
+        return time.perf_counter() - start
+
+
+def knowledge(program: Program, graph: ConfigDict, width: int) -> Knowledge:
+    """A random graph's arrays, those that the program reads."""
+    needs, shape = program.objective.needs, (len(graph.views), NODES, graph.k)
+    joined = np.float32(random.uniform("pool", 1, size=NODES * CLASSES).reshape(NODES, CLASSES))
+    features = np.float32(random.uniform("pool", 2, size=NODES * width).reshape(NODES, width))
+    edges = (NODES * random.uniform("edges", 0, size=int(np.prod(shape)))).astype(np.int32).reshape(shape)
+    weights = np.float32(random.uniform("edges", 1, size=edges.size)).reshape(shape)
+    given = {"joined": joined / joined.sum(-1, keepdims=True), "mix": np.float32(0.8)} if "joined" in needs else {}
+    if program.objective.projects:
+        given |= {"features": features, "neighbours": edges, "weights": weights}
+    return Knowledge(**jax.tree.map(jnp.asarray, given))
+
+
+def interleave(one: Runner, two: Runner, pairs: int) -> tuple[list[float], list[float]]:
+    """Seconds of each call of both, in pairs; they take turns in going first."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for pair in range(pairs):
+        for which in (0, 1) if pair % 2 else (1, 0):
+            times[which].append((one, two)[which].seconds())
+    return times
+
+
+def show(label: str, times: tuple[list[float], list[float]]) -> None:
+    """Prints the median and quartiles of the pairs' ratios."""
+    ratios = np.divide(*times)
+    low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+    print(f"  {label}: {median:.3f} (quartiles {low:.3f} to {high:.3f}, {len(ratios)} pairs)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
