@@ -66,6 +66,7 @@ class Session:
     _programs: dict[str, Compiled] = field(default_factory=dict)
     _predictors: dict[int, tuple[Apply, Predictor]] = field(default_factory=dict)
     _applies: dict[str, Apply] = field(default_factory=dict)
+    _inits: dict[str, Callable[[Run], PyTree]] = field(default_factory=dict)
 
     @cached_property
     def loaded_teacher(self) -> Teacher | None:
@@ -132,11 +133,18 @@ class Session:
             self._programs[key] = Compiled(
                 program,
                 step=program.jitted(),
-                init=jax.jit(lambda run, teacher: program.init(run, self.dataset.shape, teacher)),
+                init=self._init(program),
                 project_student=jax.jit(program.objective.project_student),
                 project_nodes=jax.jit(program.project_nodes),
             )
         return self._programs[key]
+
+    def _init(self, program: Program) -> Callable[..., Any]:
+        """`(run, teacher variables) -> state`. Random draws compile slowly, so equal networks share theirs."""
+        shape, network = self.dataset.shape, repr(program.module)
+        draw = self._inits.setdefault(network, jax.jit(lambda run: program.init_variables(run, shape)))
+        rest = jax.jit(lambda run, teacher, variables: program.init(run, shape, teacher, variables))
+        return lambda run, teacher: rest(run, teacher, draw(run))
 
 
 def open_session(config: ConfigDict) -> Session:

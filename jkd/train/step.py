@@ -300,12 +300,17 @@ class Program:
             donate_argnums=0,
         )
 
-    def init(self, run: Run, shape: tuple[int, int, int], teacher: PyTree) -> TrainState:
-        """The state at step 0, from the `init` stream of the run's seed."""
-        key = random.key("init", run.seed, run.replicate)
-        variables: PyTree = self.module.init(random.subkey(key, 0), jnp.zeros((1, *shape)), train=False)
+    def init_variables(self, run: Run, shape: tuple[int, int, int]) -> PyTree:
+        """The network's variables at step 0, from the `init` stream: the same for students with equal networks."""
+        key = random.subkey(random.key("init", run.seed, run.replicate), 0)
+        return self.module.init(key, jnp.zeros((1, *shape)), train=False)
+
+    def init(
+        self, run: Run, shape: tuple[int, int, int], teacher: PyTree, variables: PyTree | None = None
+    ) -> TrainState:
+        """The state at step 0; `variables` are what `init_variables` gives, where that has been called already."""
+        variables = self.init_variables(run, shape) if variables is None else variables
         params: PyTree = variables["params"]
-        batch_stats: PyTree = variables.get("batch_stats", {})
 
         def sides(variables: PyTree, images: Array) -> tuple[Side, Side | None]:
             batch = {"node": jnp.zeros(images.shape[0], jnp.int32), "image": images}
@@ -317,11 +322,11 @@ class Program:
             return student, Side(self.task.anchors(batch, outputs, taps), dict(taps))
 
         shapes = jax.eval_shape(sides, variables, jax.ShapeDtypeStruct((2, *shape), jnp.float32))
-        objective = self.objective.init(random.subkey(key, 1), *shapes)
+        objective = self.objective.init(random.subkey(random.key("init", run.seed, run.replicate), 1), *shapes)
         return TrainState(
             step=jnp.zeros((), jnp.uint32),
             params=params,
-            batch_stats=batch_stats,
+            batch_stats=variables.get("batch_stats", {}),
             objective=objective,
             opt_state=self.optimizer.init({"student": params, "objective": objective}),
             ema=params if self.settings.ema else {},
