@@ -34,6 +34,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
+def remove_drafts(folder: Path) -> None:
+    """Removes what killed processes had begun to write; only for who holds the folder's lock."""
+    for draft in folder.glob(".*.tmp"):
+        draft.unlink(missing_ok=True)
+
+
 def make_folder(folder: Path) -> None:
     """Makes a folder and those above it; a file in the way or a missing permission is a `UserError`."""
     try:

@@ -5,16 +5,33 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 
+import contextlib
+import logging
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Nothing of jkd is imported up here: `--jaxtyping-packages` checks only what is imported after it has been set up.
 ROOT = Path(__file__).resolve().parents[1]
 STRICT = ("losses", "graph", "models")  # optax itself fails under strict dtype promotion, so not everywhere
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Before the first test looks for devices, so that all of them compute as a run does."""
+    from jkd import xla
+
+    xla.set_flags()
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +54,155 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip("needs ../shared (real data and golden values), which is not beside this checkout")
     return folder
+
+
+TINY = """
+from jkd import config as base
+
+
+def get_config(arg=""):
+    config = base.default()
+    config.name = "tiny"
+    config.seeds, config.replicates, config.devices = (0, 1), 2, 1
+    config.data.update(source="digits", limit=300, test_limit=100, pool=200, labels=40, mean=(0.3,), std=(0.37,))
+    config.graph.folds = 2
+    for network in (config.teacher, config.student):
+        network.update(model="mlp", width=16, depth=1)
+        network.train.update(steps=40, batch=16, steps_per_call=10, log_every=10, checkpoint_every=20)
+        network.train.optimizer.learning_rate = 0.01
+    config.students = {
+        "cross_entropy": {"objective": {"cross_entropy": 1.0}, "sampling": {"of": "labelled"}},
+        "kd": {"objective": {"cross_entropy": 0.1, "kd": 0.9}},
+        "knowledge_graph": {"objective": {"joined_beliefs": 0.9, "projection": 0.1}, "graph": {"edges": "real"}},
+    }
+    return config
+"""
+
+
+@dataclass
+class Tiny:
+    """A run of seconds: 2 replicates of 3 students with 2 seeds on 200 digits.
+
+    Attributes:
+      file: its config file.
+      cache: compiled programs, shared by all runs and processes of the session.
+    """
+
+    file: Path
+    cache: Path
+
+    def config(self, **changes: Any) -> ConfigDict:
+        """The config as its file returns it, with changes such as `data__limit=200`."""
+        from jkd import config as configs
+
+        config = configs.load(str(self.file))
+        for path, value in changes.items():
+            *groups, key = path.split("__")
+            node = config
+            for group in groups:
+                node = node[group]
+            with node.ignore_type():
+                node[key] = value
+        return config
+
+    def start(self, *arguments: str, code: str = "", **options: Any) -> "subprocess.Popen[str]":
+        """Starts `jkd` in a process of its own; `code` runs in it before."""
+        whole = f"import sys\n{code}\nfrom jkd.cli import main\nsys.exit(main())"
+        streams = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "JAX_COMPILATION_CACHE_DIR": str(self.cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        return subprocess.Popen([sys.executable, "-c", whole, *arguments], env=environment, **(streams | options))
+
+    @staticmethod
+    def digests(workdir: Path) -> dict[str, str]:
+        """What every finished part of a run is, by its path: the digest of its variables, or of its graph."""
+        from jkd import files
+
+        keys = {"result.json": "params", "graph.json": "sha256"}
+        found = {
+            str(path.parent.relative_to(workdir)): files.read_json(path).get(key)
+            for name, key in keys.items()
+            for path in sorted(workdir.rglob(name))
+        }
+        return {name: digest for name, digest in found.items() if digest}
+
+
+@dataclass
+class Done:
+    """The finished run that many tests look at and none changes.
+
+    Attributes:
+      workdir: of the run.
+      summary: what `distill` returned.
+      compiled: names of the programs that were compiled, one entry a compilation.
+    """
+
+    workdir: Path
+    summary: dict[str, Any]
+    compiled: list[str]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The run of seconds, not yet started; programs that are compiled from here on are kept on disk."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.py").write_text(TINY)
+    jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()
+    return Tiny(folder / "tiny.py", folder / "cache")
+
+
+@pytest.fixture(scope="session")
+def done(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """The run of seconds, finished."""
+    from jkd import run
+
+    workdir = tmp_path_factory.mktemp("done") / "run"
+    with _compilations() as compiled:
+        summary = run.distill(tiny.config(), workdir, quiet=True)
+    assert summary is not None
+    return Done(workdir, summary, compiled)
+
+
+@pytest.fixture
+def copied(done: Done, tmp_path: Path) -> Path:
+    """A copy of the finished run, to change."""
+    return Path(shutil.copytree(done.workdir, tmp_path / "copied"))
+
+
+@pytest.fixture
+def compilations() -> Any:
+    """`with compilations() as names:` lists the programs that jax compiles in the body."""
+    return _compilations
+
+
+@contextlib.contextmanager
+def _compilations() -> Iterator[list[str]]:
+    """Collects the names of the programs that jax compiles (or takes from its cache) while the body runs."""
+    names: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found = re.search(r"Finished XLA compilation of (?:jit\()?([^\s)]+)", record.getMessage())
+            if found:
+                names.append(found[1])
+
+    logger = logging.getLogger("jax._src.dispatch")
+    level, propagate, handler = logger.level, logger.propagate, Handler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        yield names
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

@@ -89,6 +89,7 @@ def hold(folder: Path, what: str, progress: RunProgress, wait: bool) -> Iterator
         progress.waiting(holder)
 
     with files.lock(folder, what, wait=wait, waiting=waiting):
+        files.remove_drafts(folder)
         yield
 
 

@@ -35,6 +35,8 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
     target = folder.absolute() / str(step)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob("*.orbax-checkpoint-tmp*"):  # left by a kill while orbax was writing
+            shutil.rmtree(stale, ignore_errors=True)
         if target.exists():  # left by a kill between the two writes, or found to be damaged
             _remove(target)
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
