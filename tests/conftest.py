@@ -75,7 +75,7 @@ def get_config(arg=""):
         "kd": {"objective": {"cross_entropy": 0.1, "kd": 0.9}},
         "knowledge_graph": {"objective": {"joined_beliefs": 0.9, "projection": 0.1}, "graph": {"edges": "real"}},
     }
-    return config
+    return base.variant(config, arg, {})
 """
 
 

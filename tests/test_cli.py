@@ -1,0 +1,210 @@
+"""The command line: every verb does its work, every mistake is one message and leaves nothing behind."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jkd import cli
+
+VERBS = ("distill", "evaluate", "report", "config", "graph", "methods")
+
+
+@pytest.fixture
+def jkd(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs one command here; returns its exit code, stdout and stderr."""
+
+    def command(*arguments: Any) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return code, said.out, said.err
+
+    return command
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _empty_class(folder: Path) -> list[str]:
+    for split in ("train", "test"):
+        (folder / split / "cat").mkdir(parents=True)
+        (folder / split / "dog").mkdir()
+    return ["--config.data.source=images", f"--config.data.path={folder}"]
+
+
+def _text_as_tar(folder: Path) -> list[str]:
+    for split in ("train", "test"):
+        (folder / f"{split}.tar.gz").write_text("just words")
+    return ["--config.data.source=images", f"--config.data.path={folder}"]
+
+
+def _missing_data(folder: Path) -> list[str]:
+    return ["--config.data.source=images", f"--config.data.path={folder / 'nothing'}"]
+
+
+def _config_file(text: str) -> Any:
+    def write(folder: Path) -> list[str]:
+        (folder / "mine.py").write_text(text)
+        return [f"--config={folder / 'mine.py'}"]
+
+    return write
+
+
+RAISES = "from jkd import config as base\ndef get_config(arg=''):\n    config = base.default()\n"
+
+# what is wrong -> (its arguments, words of the message); given after --config and --workdir of a run that would work
+WRONG: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "a mistyped key": (["--config.student.wdith=3"], ("student.wdith: unknown key", "Did you mean 'width'?")),
+    "a wrong type": (["--config.student.width=wide"], ("expected a whole number", "'wide'")),
+    "a value out of range": (["--config.student.train.batch=0"], ("train.batch", "expected 1 to", "got 0")),
+    "no value": (["--config.student.width"], ("--config.KEY=VALUE",)),
+    "an unknown flag": (["--workers=3"], ("unknown argument '--workers=3'", "'--workdir'")),
+    "a replicate that is not there": (["--replicate=99"], ("--replicate: expected 0 to 1, got 99",)),
+    "a replicate that is no number": (["--replicate=first"], ("--replicate", "first")),
+    "a student that is not there": (["--only=nobody/0"], ("there is no student 'nobody'",)),
+    "a seed that is not there": (["--only=kd/7"], ("kd has no seed 7", "(0, 1)")),
+    "only nothing": (["--only="], ("--only: expected NAME/SEED",)),
+    "a path that is not there": (_missing_data, ("data.path", "nothing")),
+    "a text file named .tar.gz": (_text_as_tar, (".tar.gz",)),
+    "an empty class folder": (_empty_class, ("cat",)),
+    "an npz of nothing": (["--config.data.source=npz", "--config.data.path=/dev/null"], ("data.path",)),
+    "a config file that does not parse": (_config_file("def get_config(:"), ("mine.py does not parse",)),
+    "a config file with an unknown name": (
+        _config_file(RAISES + "    return confg\n"),
+        ("mine.py, line 4 failed with NameError", "confg"),
+    ),
+    "a config file with a missing key": (
+        _config_file(RAISES + "    config.studnet.width = 3\n    return config\n"),
+        ("mine.py, line 4 failed with AttributeError", "studnet"),
+    ),
+    "a config file without the function": (_config_file("x = 1\n"), ("no function get_config",)),
+    "a config file that returns nothing": (_config_file("def get_config():\n    pass\n"), ("returned NoneType",)),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_is_one_message_and_nothing_is_written(jkd: Any, tiny: Any, tmp_path: Path, mistake: str):
+    arguments, words = WRONG[mistake]
+    arguments = arguments(tmp_path) if callable(arguments) else arguments
+    before = _files(tmp_path)
+    code, out, errors = jkd("distill", f"--config={tiny.file}", f"--workdir={tmp_path / 'run'}", *arguments)
+    assert (code, out) == (2, "") and errors.startswith("jkd: ") and errors.count("\n") == 1, errors
+    assert all(word in errors for word in words), errors
+    assert _files(tmp_path) == before and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["distil", "--workdir=x"], ("unknown verb 'distil'", "Did you mean 'distill'?")),
+        ([], ("VERB",)),
+        (["distill", "--config={file}"], ("--workdir",)),
+        (["distill", "--workdir={dir}/run"], ("--config",)),
+        (["distill", "--config={file}:full", "--workdir={dir}/run"], ("unknown variant", "full")),
+        (["distill", "--config={dir}/gone.py", "--workdir={dir}/run"], ("there is no file",)),
+        (["distill", "--config={file}", "--workdir={file}/run"], ("is a file, not a folder",)),
+        (["distill", "--config={file}", "--workdir=/proc/run"], ("cannot make the folder /proc/run",)),
+        (["evaluate", "--workdir={dir}", "--student=teacher"], ("holds no run", "jkd distill")),
+        (["report", "--workdir={dir}"], ("holds no run",)),
+        (["report", "--workdir={dir}/gone"], ("there is no folder",)),
+        (["report", "--workdir={dir}", "--config.student.width=3"], ("'jkd report' takes no config",)),
+        (["graph", "show", "--workdir={dir}"], ("there is no graph in",)),
+        (["graph", "draw", "--workdir={dir}"], ("draw",)),
+        (["graph", "build", "--workdir={dir}"], ("graph build needs --config",)),
+        (["graph", "export", "--workdir={dir}"], ("--to",)),
+    ],
+)
+def test_a_wrong_command_is_one_message(
+    jkd: Any, tiny: Any, tmp_path: Path, arguments: list[str], words: tuple[str, ...]
+):
+    code, out, errors = jkd(*(text.format(file=tiny.file, dir=tmp_path) for text in arguments))
+    assert (code, out) == (2, "") and errors.startswith("jkd: ") and errors.count("\n") == 1
+    assert all(word in errors for word in words), errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_foreign_workdir_is_left_as_it_was(jkd: Any, tiny: Any, done: Any, tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / "manifest.json").write_text('{"name": "of another program"}')
+    before = _files(tmp_path)
+    code, _, errors = jkd("distill", f"--config={tiny.file}", f"--workdir={tmp_path}")
+    assert code == 2 and "is not a manifest of jkd" in errors
+    (tmp_path / "manifest.json").unlink()
+    code, _, errors = jkd("distill", f"--config={tiny.file}", f"--workdir={tmp_path}")
+    assert code == 2 and "is not empty and holds no run (thesis.tex)" in errors
+    assert _files(tmp_path) == {"thesis.tex": before["thesis.tex"]}
+    before = _files(done.workdir)
+    code, _, errors = jkd("distill", f"--config={tiny.file}", f"--workdir={done.workdir}", "--config.graph.k=5")
+    assert code == 2 and "graph.k: 8 -> 5" in errors and _files(done.workdir) == before
+
+
+def test_truncated_checkpoints_are_refused_by_name(jkd: Any, tiny: Any, copied: Path):
+    folder = copied / "replicates" / "0" / "students" / "kd" / "0"
+    (folder / "result.json").unlink()
+    for path in (folder / "checkpoints" / "20").rglob("*"):
+        if path.is_file():
+            os.truncate(path, path.stat().st_size // 2)
+    common = (f"--config={tiny.file}", f"--workdir={copied}", "--only=kd/0", "--replicate=0", "--quiet")
+    code, _, errors = jkd("distill", *common)
+    assert code == 2 and "no sound checkpoint" in errors and "kd/0/checkpoints" in errors and errors.count("\n") == 1
+    assert not (folder / "result.json").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_step(jkd: Any, tiny: Any, tmp_path: Path):
+    common = ("distill", f"--config={tiny.file}", f"--workdir={tmp_path}", "--only=graph", "--replicate=0", "--quiet")
+    optimizer = "--config.teacher.train.optimizer."
+    code, _, errors = jkd(*common, f"{optimizer}learning_rate=1e9")
+    assert code == 2 and "learning_rate: expected 0 to 1000000" in errors and not list(tmp_path.iterdir())
+    wild = (f"{optimizer}name=sgd", f"{optimizer}learning_rate=1e6", f"{optimizer}weight_decay=100")
+    code, _, errors = jkd(*common, *wild)
+    assert code == 2 and re.search(r"is (nan|inf) at step \d+ of .*teacher\. Lower the learning rate", errors), errors
+    assert errors.count("\n") == 1
+    assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("checkpoints/*.json"))
+
+
+def test_verbs_do_their_work(jkd: Any, tiny: Any, copied: Path):
+    code, out, errors = jkd("distill", f"--config={tiny.file}", f"--workdir={copied}")
+    assert code == 0 and "knowledge_graph" in out and out.rstrip().endswith(f"report: {copied / 'report/index.html'}")
+    assert errors.count("already there") == 16 and "\x1b" not in errors
+    assert jkd("report", f"--workdir={copied}") == (0, out, "")
+    code, out, errors = jkd("evaluate", f"--workdir={copied}", "--student=kd/1", "--replicate=1")
+    assert (code, errors) == (0, "") and [line.split()[0] for line in out.splitlines()][:3] == [
+        "accuracy",
+        "nll",
+        "ece",
+    ]
+    code, out, _ = jkd("graph", "show", f"--workdir={copied}")
+    assert code == 0 and "similar_to/input" in out and "diagnosis by folds" in out
+    code, out, _ = jkd("graph", "check", f"--workdir={copied}", "--replicate=1")
+    assert code == 0 and "200 nodes, every digest as written" in out
+    for suffix in ("graphml", "json"):
+        target = copied.parent / f"graph.{suffix}"
+        assert jkd("graph", "export", f"--workdir={copied}", f"--to={target}") == (0, f"wrote {target}\n", "")
+        assert "digits/" in target.read_text()
+    code, out, _ = jkd("graph", "build", f"--config={tiny.file}", f"--workdir={copied}")
+    assert code == 0 and "similar_to/input" in out
+
+
+def test_config_shows_what_is_not_the_default(jkd: Any, tiny: Any):
+    code, out, _ = jkd("config", f"--config={tiny.file}", "--config.students.kd.width=24")
+    assert code == 0
+    assert "* students.kd.width = 24" in out and "* replicates = 2" in out and "  graph.k = 8" in out
+
+
+def test_methods_lists_every_term(jkd: Any):
+    from jkd import methods
+
+    code, out, _ = jkd("methods")
+    assert code == 0 and all(f"\n{name}\n" in f"\n{out}" for name in methods.METHODS)
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_every_help_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([verb, "--help"] if verb else ["--help"])
+    assert caught.value.code == 0 and f"example:\n  jkd {verb or 'distill'}" in capsys.readouterr().out

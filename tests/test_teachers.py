@@ -1,0 +1,122 @@
+"""Teachers that are not trained here, end to end: a user's own function, and VGG weights in torch's layout."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jkd import config as configs
+from jkd import files, run
+from jkd.errors import UserError
+from jkd.models import build_model
+from jkd.pretrained import vgg
+
+OWN = """
+import jax.numpy as jnp
+
+def teacher(variables, images, train=False):
+    rows = images.reshape(images.shape[0], -1)
+    hidden = jnp.maximum(rows @ variables["hidden"]["kernel"], 0.0)
+    return hidden @ variables["out"]["kernel"], {"embedding": hidden}
+"""
+GIVEN = {"graph__diagnosis": "none", "student__graph__view": "mean", "student__graph__strength": 0.8}
+GIVEN |= {"student__graph__mix": 0.5}
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A module and a file of variables; the changes to a config that name them."""
+    (tmp_path / "own_teacher.py").write_text(OWN)
+    rng = np.random.default_rng(0)
+    kernels = {"hidden/kernel": rng.normal(size=(64, 24)), "out/kernel": rng.normal(size=(24, 10))}
+    files.write_arrays(tmp_path / "own.safetensors", {key: it.astype(np.float32) for key, it in kernels.items()})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_teacher", raising=False)
+    importlib.invalidate_caches()
+    return {"teacher__fn": "own_teacher:teacher", "teacher__variables": str(tmp_path / "own.safetensors")}
+
+
+@pytest.mark.parametrize("changes", [{"graph__diagnosis": "holdout", "data__val": 0.2}, GIVEN], ids=["holdout", "none"])
+def test_a_users_own_function_teaches(
+    tiny: Any, own: dict[str, Any], tmp_path: Path, compilations: Any, changes: dict[str, Any]
+):
+    config, workdir = tiny.config(**own, **changes, seeds=(0,)), tmp_path / "run"
+    del config.students["cross_entropy"]
+    with compilations() as compiled:
+        summary = run.distill(config, workdir, quiet=True)
+    assert summary is not None
+    assert compiled.count("train_steps") == 2  # not once per replicate
+    assert summary["teacher"]["metrics"]["accuracy"]["n"] == 2
+    assert set(summary["teacher"]["digests"].values()) == {files.read_json(workdir / TEACHER)["params"]}
+    assert summary["labels"] == {"train": 40, "choose": 60 if changes["graph__diagnosis"] == "holdout" else 0}
+    assert not (workdir / TEACHER).with_name("variables.safetensors").exists()
+    measured = run.evaluate(workdir, "teacher")
+    assert measured["accuracy"] == files.read_json(workdir / TEACHER)["metrics"]["accuracy"]
+
+
+TEACHER = "replicates/0/teacher/result.json"
+
+
+def test_a_changed_function_is_another_teacher(tiny: Any, own: dict[str, Any], tmp_path: Path):
+    config = tiny.config(**own, **GIVEN, seeds=(0,), replicates=1)
+    run.distill(config, tmp_path / "run", only="graph", quiet=True)
+    with (tmp_path / "own_teacher.py").open("a") as file:
+        file.write("# the same, but who would know\n")
+    with pytest.raises(UserError, match=r"replicates/0/teacher holds a part made from other inputs; .* loaded: "):
+        run.distill(config, tmp_path / "run", only="graph", quiet=True)
+
+
+def test_raw_images_are_what_the_function_asked_for(tiny: Any, own: dict[str, Any], tmp_path: Path):
+    """Where `fn` normalises by itself, it sees pixels in 0..1."""
+    source = OWN.replace("rows = images", "images = (images - 0.3) / 0.37\n    rows = images")
+    (tmp_path / "own_raw.py").write_text(source)
+    common = dict(own, **GIVEN, seeds=(0,), replicates=1)
+    run.distill(tiny.config(**common), tmp_path / "a", only="graph", quiet=True)
+    common |= {"teacher__fn": "own_raw:teacher", "teacher__normalize": False}
+    run.distill(tiny.config(**common), tmp_path / "b", only="graph", quiet=True)
+    logits = [files.read_arrays(tmp_path / x / "replicates/0/teacher/predictions.safetensors")["logits"] for x in "ab"]
+    np.testing.assert_allclose(*logits, rtol=1e-3, atol=1e-3)
+
+
+def test_vgg_weights_in_torch_layout_teach_from_an_npz(tiny: Any, tmp_path: Path):
+    rng = np.random.default_rng(1)
+    labels = {split: np.arange(count) % 3 for split, count in (("train", 48), ("test", 24))}
+    arrays = {f"{split}_labels": it for split, it in labels.items()}
+    for split, it in labels.items():
+        arrays[f"{split}_images"] = (rng.integers(0, 90, (len(it), 8, 8)) + 70 * it[:, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "three.npz", **arrays)
+    weights = tmp_path / "vgg8.safetensors"
+    changes = {"data__source": "npz", "data__path": str(tmp_path / "three.npz"), "teacher__weights": str(weights)}
+    changes |= {f"data__{key}": 0 for key in ("limit", "test_limit", "pool", "labels")}
+    changes |= {"student__train__steps": 4, "student__train__steps_per_call": 1}
+    config = tiny.config(**changes, **GIVEN, teacher__model="vgg8", teacher__width=1)
+    module = build_model(config.teacher, 3)
+    variables = jax.jit(lambda key: module.init(key, jnp.zeros((1, 8, 8, 1))))(jax.random.key(0))
+    vgg.save(weights, jax.tree.map(np.asarray, variables), module)
+    run.distill(configs.resolve(config), tmp_path / "run", only="kd/1", replicate=1, quiet=True)
+    teacher, student = (
+        files.read_json(tmp_path / "run" / "replicates" / "1" / part / "result.json")
+        for part in ("teacher", "students/kd/1")
+    )
+    assert teacher["steps"] == 0 and student["steps"] == 4 and student["metrics"]["agreement"] is not None
+    assert run.evaluate(tmp_path / "run", "teacher", replicate=1)["nll"] == teacher["metrics"]["nll"]
+    weights.write_bytes(b"not weights")
+    with pytest.raises(UserError, match=r"vgg8\.safetensors is not a readable"):
+        run.distill(config, tmp_path / "other", quiet=True)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_more_devices_give_the_same_to_tolerance(tiny: Any, done: Any, tmp_path: Path, devices: int):
+    run.distill(tiny.config(devices=devices), tmp_path, only="knowledge_graph/0", replicate=0, quiet=True)
+    for part in ("teacher", "students/knowledge_graph/0"):
+        one, many = (root / "replicates" / "0" / part for root in (done.workdir, tmp_path))
+        outputs = [files.read_arrays(folder / "predictions.safetensors")["logits"] for folder in (one, many)]
+        np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-3, atol=1e-3)
+        lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (one, many)]
+        assert len(lines[0]) == len(lines[1]) == 4
