@@ -54,14 +54,16 @@ def _by_patches(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]) -> 
 def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Largest of each 2x2 window, stride 2; an odd last row or column is dropped, as torch does.
 
-    A reshape and a maximum rather than `reduce_window`: the gradient of that is select-and-scatter, which is
-    slow on CPU and adds in no fixed order on GPU. Gradient rule: equal largest values share it evenly (torch
-    gives all of it to the first). After a ReLU nearly all ties are zeros, through which the ReLU passes no
-    gradient anyway.
+    A reshape and two maxima rather than `reduce_window`: the gradient of that is select-and-scatter, which is
+    slow on CPU and adds in no fixed order on GPU. Not one maximum over both axes either: XLA's CPU fuses that
+    with nothing around it. Gradient rule: the two rows share it where equal, then the two columns (torch gives
+    all of it to the first). After a ReLU nearly all ties are zeros, through which the ReLU passes no gradient
+    anyway.
     """
     b, height, width, c = x.shape
-    x = x[:, : height // 2 * 2, : width // 2 * 2]
-    return x.reshape(b, height // 2, 2, width // 2, 2, c).max(axis=(2, 4))
+    x = x[:, : height // 2 * 2, : width // 2 * 2].reshape(b, height // 2, 2, width // 2, 2, c)
+    x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+    return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
 
 
 def adaptive_average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b s s c"]:
