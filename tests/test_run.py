@@ -10,6 +10,7 @@ import pytest
 
 from jkd import config as configs
 from jkd import files, parts, run
+from jkd.data import open_dataset
 from jkd.errors import Locked, UserError
 from jkd.progress import RunProgress
 
@@ -231,6 +232,9 @@ def test_a_place_is_refused_before_anything_is_loaded(tiny: Any, tmp_path: Path,
         ({"graph__files": {"mine": "gone.npz"}, "graph__views": ("mine",)}, "graph.files.mine: there is no file gone"),
         ({"graph__taxonomy": "gone.json"}, "gone.json is missing"),
         ({"students__kd__objective": {"rkd": {"student_tap": "hiden0"}}}, "student_tap: .* mean 'hidden0'"),
+        ({"data__labels": 1}, "graph.folds: 2 folds need as many labels, but a pool has 1"),
+        ({"graph__diagnosis": "holdout", "data__val": 0.001}, "data.val: 0.001 of 300 training samples is none"),
+        ({"student__model": "vgg8", "student__layout": "torchvision"}, "students.cross_entropy.model: .* 8x8"),
         (
             {"students__kd__objective": {"sp": {"teacher_tap": "stage9"}}},
             "teacher_tap: the network has no tap 'stage9'",
@@ -258,3 +262,12 @@ def test_evaluation_repeats_what_the_run_measured(done: Any):
 def test_evaluation_of_no_one_student_is_refused(done: Any, student: str):
     with pytest.raises(UserError, match="--student"):
         run.evaluate(done.workdir, student)
+
+
+def test_a_report_of_nothing_finished_says_so(tiny: Any, tmp_path: Path):
+    config = configs.resolve(tiny.config())
+    run.manifest.open_run(tmp_path, config, open_dataset(config.data))
+    summary = run.report(tmp_path)
+    accuracy = summary["students"]["kd"]["metrics"]["accuracy"]
+    assert accuracy == dict.fromkeys(("mean", "sd", "low", "high")) | {"n": 0}
+    assert (tmp_path / "report" / "index.html").is_file()

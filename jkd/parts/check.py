@@ -28,33 +28,46 @@ def check(session: Session) -> None:
     split = make_split(session.dataset, config.data, 0)
     if given is None and not len(split.labelled):
         raise UserError("data: no training sample has a label, and the teacher is to be trained. Load one instead.")
+    folds, labelled = config.graph.folds, len(split.labelled)
+    if config.graph.diagnosis == "folds" and labelled < folds:
+        raise UserError(
+            f"graph.folds: {folds} folds need as many labels, but a pool has {labelled}. Lower graph.folds, or set "
+            "graph.diagnosis to 'holdout' or 'none'."
+        )
+    if config.graph.diagnosis == "holdout" and not len(split.val):
+        raise UserError(
+            f"data.val: {config.data.val:g} of {len(session.dataset.train)} training samples is none, but "
+            "graph.diagnosis = 'holdout' needs some. Raise it."
+        )
     for view, path in config.graph.files.items():
         if not Path(path).is_file():
             raise UserError(f"graph.files.{view}: there is no file {path}.")
     if config.graph.taxonomy:
         taxonomy.load(config.graph.taxonomy, session.dataset.classes)
-    networks = {f"students.{name}": student for name, student in config.students.items()}
-    for where, network in (networks | ({} if given else {"teacher": config.teacher})).items():
-        sharding.check_batch(session.mesh, network.train.batch, network.train.accumulate, where)
-    for where, network in networks.items():
-        _check_taps(session, network, where)
-
-
-def _check_taps(session: Session, student: ConfigDict, where: str) -> None:
-    """Traces the terms that compare taps on two images: shapes, no arithmetic."""
-    goal = objective.make_objective(student, len(session.config.graph.views))
-    terms = [term for term in goal.terms if term.student_tap]
-    if not terms:
-        return
-    given = session.loaded_teacher
-    own = _taps(session, session.apply_of(student), _shapes(session, student))
+    traced: dict[Apply, Taps] = {}
     if given:
         theirs = _taps(session, given.apply, given.variables)
     else:
-        teacher = session.config.teacher
-        theirs = _taps(session, session.apply_of(teacher), _shapes(session, teacher))
-    for term in terms:
-        _check_term(term, own, theirs, f"{where}.objective.{term.name}")
+        theirs = _check_network(session, config.teacher, "teacher", traced)
+    for name, student in config.students.items():
+        own = _check_network(session, student, f"students.{name}", traced)
+        for term in objective.make_objective(student, len(config.graph.views)).terms:
+            if term.student_tap:
+                _check_term(term, own, theirs, f"students.{name}.objective.{term.name}")
+
+
+def _check_network(session: Session, network: ConfigDict, where: str, traced: dict[Apply, Taps]) -> Taps:
+    """Cuts a batch over the devices and traces the network on two images: shapes, no arithmetic."""
+    sharding.check_batch(session.mesh, network.train.batch, network.train.accumulate, where)
+    apply = session.apply_of(network)
+    if apply not in traced:
+        images = jax.ShapeDtypeStruct((1, *session.dataset.shape), jnp.float32)
+        try:
+            variables = jax.eval_shape(session.module(network).init, jax.random.key(0), images)
+        except UserError as error:
+            raise UserError(f"{where}.{error}") from None
+        traced[apply] = _taps(session, apply, variables)
+    return traced[apply]
 
 
 def _check_term(term: Term, own: Taps, theirs: Taps, where: str) -> None:
@@ -71,11 +84,6 @@ def _check_term(term: Term, own: Taps, theirs: Taps, where: str) -> None:
         jax.eval_shape(lambda features: term.function(**features, **term.options), features)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
-
-
-def _shapes(session: Session, network: ConfigDict) -> Any:
-    images = jnp.zeros((1, *session.dataset.shape))
-    return jax.eval_shape(session.module(network).init, jax.random.key(0), images)
 
 
 def _taps(session: Session, apply: Apply, variables: Any) -> Taps:
