@@ -154,6 +154,13 @@ def open_session(config: ConfigDict) -> Session:
     channels = dataset.shape[-1]
     if len(config.data.mean) not in (1, channels):
         raise UserError(f"data.mean: expected {channels} numbers, one a channel, got {config.data.mean}.")
+    for where, network in (("teacher", config.teacher), *((f"students.{n}", s) for n, s in config.students.items())):
+        augment, side = network.train.augment, min(dataset.shape[:2])
+        for key in ("shift", "pad_crop", "cutout"):
+            if augment[key] >= side:
+                raise UserError(
+                    f"{where}.train.augment.{key}: {augment[key]} pixels leave nothing of images of {side} a side."
+                )
     return Session(config, dataset, sharding.make_mesh(config.devices), TASKS[config.task])
 
 

@@ -18,6 +18,9 @@ class Method:
       options: keyword arguments with their defaults.
       taps: whether it compares taps, and so takes `student_tap` and `teacher_tap` too.
       regress: whether the student's tap is first mapped to the teacher's width by a learned linear map.
+      edges: what it takes from the graph: `beliefs` (joined ones, so a student needs edges), `features` (the feature
+        join, which without edges gathers nothing), or nothing.
+      distance: whether it is 0 where student and teacher agree; not where its target is another.
       paper: what to cite.
     """
 
@@ -25,26 +28,39 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
     taps: bool = False
     regress: bool = False
+    edges: str = ""
+    distance: bool = True
     paper: str = ""
 
 
 METHODS: dict[str, Method] = {
-    "cross_entropy": Method("jkd.losses.logits:cross_entropy", {"smoothing": 0.0}, paper="the labels, where known"),
+    "cross_entropy": Method(
+        "jkd.losses.logits:cross_entropy", {"smoothing": 0.0}, distance=False, paper="the labels, where known"
+    ),
     "kd": Method("jkd.losses.logits:kd", {"temperature": 4.0}, paper="Hinton et al. 2015, arXiv 1503.02531"),
     "label_smoothing": Method(
         "jkd.losses.logits:smoothed_kd",
         {"smoothing": "auto"},
+        distance=False,
         paper="KD to the teacher's target smoothed; Szegedy 2016",
     ),
-    "joined_beliefs": Method("jkd.losses.logits:joined_beliefs", paper="jkd: KL to (1-m) teacher + m joined beliefs"),
+    "joined_beliefs": Method(
+        "jkd.losses.logits:joined_beliefs",
+        edges="beliefs",
+        distance=False,
+        paper="jkd: KL to (1-m) teacher + m joined beliefs",
+    ),
     "projection": Method(
         "jkd.losses.contrastive:info_nce",
         {"temperature": 0.1, "detach": True},
+        edges="features",
+        distance=False,
         paper="van den Oord 2018, arXiv 1807.03748; Tian 2020, arXiv 1910.10699",
     ),
     "relation_matching": Method(
         "jkd.losses.relations:relation_matching",
         {"temperature": 0.1},
+        edges="features",
         paper="jkd: KL of in-batch relation rows",
     ),
     "fitnet": Method("jkd.losses.features:fitnet", taps=True, regress=True, paper="Romero 2015, arXiv 1412.6550"),

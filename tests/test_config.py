@@ -128,7 +128,7 @@ def test_no_students_is_refused():
 
 
 def test_a_term_without_edges_is_refused():
-    with pytest.raises(UserError, match="joined_beliefs or facility_location needs edges"):
+    with pytest.raises(UserError, match="joined beliefs or facility_location need edges"):
         configs.resolve(_config(a={"objective": {"joined_beliefs": 1.0}}))
 
 

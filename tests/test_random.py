@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ def test_traced_numbers_give_the_same_key():
 
 def test_a_sample_has_the_same_key_in_any_batch():
     key = random.key("augment", 0)
-    whole, part = random.sample_keys(key, np.array([4, 9, 2])), random.sample_keys(key, np.array([9]))
+    whole, part = random.sample_keys(key, jnp.array([4, 9, 2])), random.sample_keys(key, jnp.array([9]))
     assert _words(whole[1]) == _words(part[0])
 
 

@@ -157,20 +157,17 @@ def _check_student(config: ConfigDict, name: str, student: ConfigDict) -> None:
     terms, graph = student.objective, student.graph
     if not any(term.weight for term in terms.values()):
         raise UserError(f"{where}.objective: no term has a weight. Name one, as in {{'kd': {{'weight': 1.0}}}}.")
-    reads_edges = {"joined_beliefs", "projection", "relation_matching"} & set(
-        terms
-    ) or student.sampling.by == "facility_location"
-    if graph.edges != "none" and not reads_edges:
+    reads = {methods.METHODS[term].edges for term, settings in terms.items() if settings.weight}
+    samples_by_edges = student.sampling.by == "facility_location"
+    if graph.edges != "none" and reads <= {""} and not samples_by_edges:
         raise UserError(f"{where}.graph.edges: '{graph.edges}', but no objective term uses edges. Add joined_beliefs.")
-    if graph.edges == "none" and ("joined_beliefs" in terms or student.sampling.by == "facility_location"):
-        raise UserError(
-            f"{where}.graph.edges: 'none', but joined_beliefs or facility_location needs edges. Use 'real'."
-        )
+    if graph.edges == "none" and ("beliefs" in reads or samples_by_edges):
+        raise UserError(f"{where}.graph.edges: 'none', but joined beliefs or facility_location need edges. Use 'real'.")
     if graph.view not in (AUTO, "mean", *config.graph.views):
         known = [AUTO, "mean", *config.graph.views]
         raise UserError(f"{where}.graph.view: the graph has no view '{graph.view}'.{did_you_mean(graph.view, known)}")
     smoothing = AUTO if any(term.get("smoothing") == AUTO for term in terms.values()) else 0.0
-    chosen = "joined_beliefs" in terms and AUTO in (graph.view, graph.strength, graph.mix)
+    chosen = "beliefs" in reads and AUTO in (graph.view, graph.strength, graph.mix)
     if config.graph.diagnosis == "none" and (chosen or smoothing == AUTO):
         raise UserError(f"{where}: '{AUTO}' is picked by the diagnosis, but graph.diagnosis is 'none'. Give values.")
     if student.sampling.by == "facility_location" and graph.view == AUTO and config.graph.diagnosis == "none":

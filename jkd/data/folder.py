@@ -1,6 +1,7 @@
 """Image folders `<split>/<class>/<file>`, and folders or single files of tars with that layout inside."""
 
 import os
+import stat
 from pathlib import Path
 
 from jkd.data import tar
@@ -66,9 +67,12 @@ def _walk(root: Path, split: str, max_bytes: int) -> Tree:
         for file in filter(is_image, files):
             full = os.path.join(folder, file)
             try:
-                size = os.stat(full).st_size
+                found = os.stat(full)
             except OSError as error:
                 raise UserError(f"{full}: cannot be read ({error.strerror or error}).") from None
+            size = found.st_size
+            if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+                raise UserError(f"{full} is not a regular file. Remove it, or give it another ending.")
             if size > max_bytes:
                 raise UserError(f"{full} has {size} bytes, more than an image of data.max_pixels can have.")
             tree.files[f"{place}/{file}"] = InFile(full, 0, size)

@@ -74,7 +74,8 @@ def _open(name: str, data_dir: str, split: str) -> Any:
     try:
         # Skipping TFDS's own decoding keeps the check of every image's header before its body.
         decoders = {"image": tfds.decode.SkipDecoding()}
-        return tfds.data_source(name, split=split, data_dir=data_dir or None, decoders=decoders)
+        # Nothing is downloaded or prepared behind the user's back, in a format that could then not be read.
+        return tfds.data_source(name, split=split, data_dir=data_dir or None, decoders=decoders, download=False)
     except Exception as error:  # TFDS raises assertions, lookups, type and import errors for a user's mistakes
         what = " ".join(str(error).split())[:400]
         raise UserError(

@@ -85,8 +85,15 @@ def _views(session: Session, split: Split) -> dict[str, Any]:
             made[view] = views.input_view(session.dataset.train.images(split.pool))
         elif view != "teacher":
             ids = [session.dataset.train.id(int(index)) for index in split.pool]
-            made[view] = views.file_view(session.config.graph.files[view], ids, session.config.graph.k)
+            path, k = session.config.graph.files[view], session.config.graph.k
+            made[view] = views.file_view(path, ids, k, known=_all_ids(session))
     return made
+
+
+def _all_ids(session: Session) -> frozenset[str]:
+    """Every id of the training source: an edge list that names another is a mistake."""
+    source = session.dataset.train
+    return frozenset(source.id(index) for index in range(len(source)))
 
 
 def _held(
@@ -105,7 +112,8 @@ def _held(
         inside = [source.id(int(index)) for index in split.pool]
         for view in settings.views:
             if view in settings.files:
-                outside[view] = views.file_view(settings.files[view], ids, settings.k, targets=inside)
+                path = settings.files[view]
+                outside[view] = views.file_view(path, ids, settings.k, targets=inside, known=_all_ids(session))
         return HoldOut(labels=split.val_labels, beliefs=softmax(logits), features=feature, views=outside)
     fold_of = assign_folds(split.labels, settings.folds, session.config.teacher.seed, place.replicate)
     apply = session.apply_of(session.config.teacher)

@@ -109,8 +109,11 @@ class Program:
         node, needs = batch["node"], self.objective.needs
         given = {"label_target": blend(target), "labelled": blend(known[:, None])[:, 0]}
         if "joined" in needs:
-            assert knowledge.joined is not None and knowledge.mix is not None
-            given |= {"joined": blend(knowledge.joined[node]), "mix": knowledge.mix}
+            assert knowledge.joined is not None
+            given["joined"] = blend(knowledge.joined[node])
+        if "mix" in needs:
+            assert knowledge.mix is not None
+            given["mix"] = knowledge.mix
         if knowledge.smoothing is not None:
             given["smoothing"] = knowledge.smoothing
         if "teacher_projection" in needs:

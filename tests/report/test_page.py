@@ -145,7 +145,9 @@ def test_the_class_graph_has_all_edge_types_and_is_cut_to_the_most_confused(writ
     rng = np.random.default_rng(0)
     weights = rng.random((100, 100)).astype(np.float32) * (1 - np.eye(100, dtype=np.float32))
     names = tuple(f"class {index}" for index in range(100))
-    many = replace(run.graph, classes=names, confused_with=weights, is_a=np.zeros((0, 2), np.int32))
+    beliefs = np.full((len(run.graph), 100), 0.01, np.float32)
+    no_concepts = np.zeros((0, 2), np.int32)
+    many = replace(run.graph, classes=names, beliefs=beliefs, confused_with=weights, is_a=no_concepts, material=None)
     assert len(class_graph(many)) == 36
 
 

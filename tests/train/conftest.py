@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jkd import config as configs
 from jkd import objective, sharding
 from jkd.build import run_of
+from jkd.methods import METHODS
 from jkd.models import build_model
 from jkd.tasks import CLASSIFICATION
 from jkd.train.optimizer import make_optimizer
@@ -34,7 +35,7 @@ class Problem:
         config.students = {"it": {"objective": objective_terms}}
         config.student.update(model="mlp", width=8, depth=1)
         config.student.train.update(steps=40, batch=16, steps_per_call=4, log_every=4, checkpoint_every=0)
-        config.student.graph.update(edges="real" if {"joined_beliefs", "projection"} & set(objective_terms) else "none")
+        config.student.graph.update(edges="real" if any(METHODS[term].edges for term in objective_terms) else "none")
         config.student.update(changes)
         return configs.resolve(config).students.it
 
