@@ -10,7 +10,8 @@ def info_nce(
 ) -> Float[Array, ""]:
     """InfoNCE: which teacher projection belongs to this student projection, among those of the whole batch?
 
-    -mean_i log softmax_j(s_i . t_j / temperature) at j = i; the rest of the global batch are the negatives.
+    -mean_i log softmax_j(s_i . t_j / temperature) at j = i; the rest of the global batch are the negatives. Both
+    projections are trained by it, and with the teacher's the relation network behind it; the teacher is not.
 
     Args:
       student_projection: unit-norm rows.
@@ -19,7 +20,6 @@ def info_nce(
 
     References: van den Oord et al. 2018, arXiv 1807.03748; Tian et al. 2020, arXiv 1910.10699.
     """
-    student = student_projection.astype(jnp.float32)
-    teacher = jax.lax.stop_gradient(teacher_projection.astype(jnp.float32))
+    student, teacher = student_projection.astype(jnp.float32), teacher_projection.astype(jnp.float32)
     scores = jnp.matmul(student, teacher.T, precision="highest") / temperature
     return -jnp.mean(jnp.diagonal(jax.nn.log_softmax(scores)))

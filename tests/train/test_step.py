@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jkd import sharding
+from jkd import digest, sharding
 from jkd.methods import METHODS
 
 EVERYTHING: dict[str, Any] = {name: 0.1 for name in METHODS} | {"projection": {"weight": 0.1, "detach": False}}
@@ -101,6 +101,16 @@ def test_no_gradient_flows_into_the_teacher(problem: Any, run: Any):
         return program.objective(state.objective, student, side, prepared.given, jnp.float32(0))[0]
 
     assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(jax.grad(loss)(teacher)))
+
+
+def test_the_relation_network_and_both_projections_are_trained(problem: Any, run: Any):
+    network = problem.network({"projection": 1.0})
+    program, teacher = problem.program(network)
+    first = jax.jit(lambda: program.init(run, SHAPE, teacher))().objective
+    last = _train(problem, run, network)[0].objective
+    for name, before in digest.flatten(first).items():
+        change = np.abs(np.asarray(digest.flatten(last)[name]) - np.asarray(before)).max()
+        assert change > 0, f"{name} is not trained"
 
 
 def test_a_detached_projection_leaves_the_student_as_it_is(problem: Any, run: Any):
