@@ -113,6 +113,11 @@ def _same_run(path: Path, config: ConfigDict, dataset: DataSet) -> dict[str, Any
         raise UserError(
             f"{path.parent} holds a run on other data ({before['data'].get('name')}). Choose another --workdir."
         )
+    if before.get("xla_flags", []) != xla.flags():
+        raise UserError(
+            f"{path.parent} holds a run computed with the XLA flags {before.get('xla_flags')}, but those in force are "
+            f"{xla.flags()}, which gives other bits. Set XLA_FLAGS to match, or choose another --workdir."
+        )
     students = before["config"]["students"].keys() & config.students.keys()
     begun = {folder.name for folder in path.parent.glob("replicates/*/students/*")} & students
     fixed = tuple(f"students.{name}." for name in begun)

@@ -1,0 +1,34 @@
+"""XLA flags: set before jax looks for devices, never claimed when it is too late."""
+
+import subprocess
+import sys
+
+import pytest
+
+from jkd import xla
+
+LATE = """
+import os, warnings
+os.environ.pop("XLA_FLAGS", None)
+import jax.numpy as jnp
+{before}
+from jkd import xla
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    xla.set_flags()
+print(len(caught), xla.flags())
+"""
+
+
+@pytest.mark.parametrize(("before", "said"), [("", f"0 [{xla.CPU_FUSION!r}]"), ("jnp.ones(3)", "1 []")])
+def test_flags_are_set_in_time_or_not_claimed(before: str, said: str):
+    code = LATE.format(before=before)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == said, done.stderr
+
+
+def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch):
+    mine = f"{xla.CPU_FUSION.split('=')[0]}=LIBRARY_FUSION_TYPE_REDUCE --xla_force_host_platform_device_count=2"
+    monkeypatch.setenv("XLA_FLAGS", mine)
+    xla.set_flags()
+    assert xla.flags() == [mine.split()[0]]
