@@ -23,8 +23,8 @@ def set_flags() -> None:
         return
     if _in_use():
         warnings.warn(
-            "jax was in use before jkd could set its XLA flags: this run is as good, but slower on some networks and not "
-            f"bit for bit that of the command line. To have both, start with XLA_FLAGS={CPU_FUSION}.",
+            "jax was in use before jkd could set its XLA flags: this run is as good, but slower on some networks and "
+            f"not bit for bit that of the command line. To have both, start with XLA_FLAGS={CPU_FUSION}.",
             stacklevel=3,
         )
         return
