@@ -98,6 +98,13 @@ def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     return configs.from_dict(manifest["config"]), manifest
 
 
+def check_data(workdir: Path, manifest: dict[str, Any], dataset: DataSet) -> None:
+    """Refuses a data set that is not the one of a run's manifest."""
+    if manifest["data"].get("fingerprint") != dataset.fingerprint:
+        name = manifest["data"].get("name")
+        raise UserError(f"{workdir} holds a run on other data ({name}). Choose another --workdir, or bring its data.")
+
+
 def _saved(workdir: Path) -> dict[str, Any]:
     path = workdir / "manifest.json"
     manifest = files.read_json(path)
@@ -109,10 +116,7 @@ def _saved(workdir: Path) -> dict[str, Any]:
 def _same_run(path: Path, config: ConfigDict, dataset: DataSet) -> dict[str, Any]:
     """The saved manifest, once it is clear that this is the same run."""
     before = _saved(path.parent)
-    if before["data"].get("fingerprint") != dataset.fingerprint:
-        raise UserError(
-            f"{path.parent} holds a run on other data ({before['data'].get('name')}). Choose another --workdir."
-        )
+    check_data(path.parent, before, dataset)
     if before.get("xla_flags", []) != xla.flags():
         raise UserError(
             f"{path.parent} holds a run computed with the XLA flags {before.get('xla_flags')}, but those in force are "

@@ -80,9 +80,9 @@ def distill(
 def report(workdir: str | Path) -> dict[str, Any]:
     """Writes the report of what is finished in a workdir and returns the summary."""
     workdir = Path(workdir)
-    config, _ = manifest.read(workdir)
+    config, saved = manifest.read(workdir)
     dataset = open_dataset(config.data)
-    manifest.open_run(workdir, config, dataset)
+    manifest.check_data(workdir, saved, dataset)
     return reports.write_report(workdir, dataset, _first_graph(workdir))
 
 
