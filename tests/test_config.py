@@ -177,3 +177,25 @@ def test_a_mistyped_key_is_refused_before_jax_is_loaded(root: Path):
     assert done.returncode == 2, done.stderr
     assert "Did you mean 'width'?" in done.stderr and "Traceback" not in done.stderr
     assert time.monotonic() - started < 20  # 2 s by hand; loose here, for a loaded machine
+
+
+def test_a_resolved_config_resolves_to_itself():
+    config = _config(a={"objective": {"kd": 1.0}}, b={"objective": {"kd": 1.0, "cross_entropy": 0}})
+    config.student.objective = {"cross_entropy": 0.1}
+    resolved = configs.resolve(config)
+    assert set(resolved.students.b.objective) == {"kd"}
+    again = configs.as_dict(configs.resolve(resolved))
+    assert again == configs.as_dict(resolved) == configs.as_dict(configs.from_dict(configs.as_dict(resolved)))
+
+
+@pytest.mark.parametrize("name", ["teacher", "graph"])
+def test_names_of_other_parts_are_refused(name: str):
+    with pytest.raises(UserError, match=f"students: '{name}' is the name of another part"):
+        configs.resolve(_config(**{name: {"objective": {"kd": 1.0}}}))
+
+
+def test_every_automatic_smoothing_needs_a_diagnosis():
+    config = _config(a={"objective": {"cross_entropy": {"smoothing": "auto"}}})
+    config.graph.diagnosis = "none"
+    with pytest.raises(UserError, match=r"students\.a: 'auto' is picked by the diagnosis"):
+        configs.resolve(config)

@@ -66,3 +66,33 @@ with files.lock(Path({str(tmp_path)!r}), "it"):
         holder.wait()
     with files.lock(tmp_path, "it"):
         pass
+
+
+def test_a_wait_tells_the_holder_and_ends_when_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files, "POLL", 0.001)
+    told: list[str] = []
+
+    def waiting(holder: str) -> None:
+        told.append(holder)
+        if len(told) == 3:
+            raise InterruptedError
+
+    with (
+        files.lock(tmp_path, "it"),
+        pytest.raises(InterruptedError),
+        files.lock(tmp_path, "it", wait=True, waiting=waiting),
+    ):
+        pass
+    assert set(told) == {f"process {os.getpid()} on {files.HOST}"}
+
+
+def test_where_no_lock_can_be_made_the_message_says_so():
+    with pytest.raises(UserError, match=r"cannot lock /proc/self/\.lock"), files.lock(Path("/proc/self"), "it"):
+        pass
+
+
+def test_drafts_of_killed_processes_go_and_nothing_else(tmp_path: Path):
+    for name in (".result.json.host.1.tmp", ".lock", "result.json", "x.tmp"):
+        (tmp_path / name).write_text("")
+    files.remove_drafts(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".lock", "result.json", "x.tmp"]

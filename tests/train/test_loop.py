@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,38 @@ def _flip(path: Path, share: float) -> None:
     data = bytearray(path.read_bytes())
     data[int(len(data) * share)] ^= 4
     path.write_bytes(bytes(data))
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_removed(setup: Any, run: Any, tmp_path: Path):
+    (tmp_path / "4.orbax-checkpoint-tmp-1").mkdir()
+    (tmp_path / "4.orbax-checkpoint-tmp-1" / "half").write_text("")
+    _, state = setup(run)
+    checkpoint.save(tmp_path, state, "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "0.json"]
+
+
+def test_parameters_that_the_last_step_broke_are_refused(setup: Any, run: Any, tmp_path: Path):
+    one, state = setup(run, tmp_path)
+
+    def step(state: Any, *given: Any) -> Any:
+        state, metrics = one.step(state, *given)
+        if int(state.step) == 40:  # no later loss is there to tell
+            state = state.replace(params=jax.tree.map(lambda leaf: leaf * np.inf, state.params))
+        return state, metrics
+
+    with pytest.raises(UserError, match=r"params/\S+ is not finite after step 40 of .*clip"):
+        fit(Fit(**{**one.__dict__, "step": step}), state)
+
+
+def test_handlers_are_put_back_after_listening():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with interrupt.listen():
+        assert not interrupt.requested()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.requested()
+        with pytest.raises(interrupt.Interrupted, match="SIGTERM"):
+            interrupt.stop_if_requested()
+        assert signal.getsignal(signal.SIGTERM) == before[0]  # a second one acts at once
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    with interrupt.listen():
+        assert not interrupt.requested()  # an earlier request is forgotten
