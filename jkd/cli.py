@@ -28,12 +28,14 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     _open_streams()
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unraisable
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
     except (UserError, OSError) as error:
         if os.environ.get("JKD_TRACEBACK"):
             raise
-        return _ended(str(error), 2)
+        return _ended(str(error) if isinstance(error, UserError) else f"{error}. Check space and permissions.", 2)
     except KeyboardInterrupt:  # before or after the time in which Ctrl-C is a request
         return _ended("stopped by SIGINT; run the same command again to go on", 128 + signal.SIGINT)
     except Exception as error:
@@ -41,6 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _ended(str(error), int(getattr(error, "code", 1)))
         raise
     return 0
+
+
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """After a checkpoint that cannot be read or written, tensorstore's threads still call the loop orbax has closed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _ended(message: str, code: int) -> int:

@@ -1,5 +1,6 @@
 """Real processes: killed and stopped at chosen moments, several on one workdir, with streams closed or gone."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -96,3 +97,17 @@ def test_ctrl_c_before_the_run_is_one_line(tiny: Any, tmp_path: Path):
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 130 and errors == "jkd: stopped by SIGINT; run the same command again to go on\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_truncated_checkpoints_are_refused_by_name(tiny: Any, copied: Path):
+    folder = copied / "replicates" / "0" / "students" / "kd" / "0"
+    (folder / "result.json").unlink()
+    for path in (folder / "checkpoints" / "20").rglob("*"):
+        if path.is_file():
+            os.truncate(path, path.stat().st_size // 2)
+    common = (f"--config={tiny.file}", f"--workdir={copied}", "--only=kd/0", "--replicate=0", "--quiet")
+    process = tiny.start("distill", *common)
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2 and errors.count("\n") == 1
+    assert errors.startswith("jkd: no sound checkpoint in") and "kd/0/checkpoints" in errors
+    assert not (folder / "result.json").exists()

@@ -46,7 +46,9 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError):
             shutil.rmtree(target, ignore_errors=True)
-        raise UserError(f"cannot save the checkpoint {target}: {error}. Free space or check permissions.") from None
+        full = "No space left on device" in str(error)  # tensorstore buries it in a page of paths
+        reason = "no space left on device" if full else str(error)
+        raise UserError(f"cannot save the checkpoint {target}: {reason}. Free space or check permissions.") from None
     for old in steps(folder)[:-KEEP]:
         _remove(folder / str(old))
 
@@ -128,13 +130,15 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """orbax logs and warns about topology and barriers that a reader of the progress lines cannot act on."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """orbax logs and warns of what a reader cannot act on; what goes wrong is raised, too, and told in one message."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,5 +1,6 @@
 """Metrics of a part as it trains: `metrics.jsonl`, TensorBoard events, and the check that they are finite."""
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -62,17 +63,24 @@ class MetricsLog:
         """Writes one line."""
         line: Line = {"step": step, **{key: value for key, value in values.items() if math.isfinite(value)}}
         self.lines.append(line)
-        if self._file is not None and self._events is not None:
+        if self._file is None or self._events is None:
+            return
+        try:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
             for key, value in values.items():
                 self._events.add_scalar(key, value, step)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self._file.name}: {error.strerror or error}. Free space or check permissions."
+            ) from None
 
     def close(self) -> None:
-        """Closes the files."""
-        if self._file is not None and self._events is not None:
-            self._file.close()
-            self._events.close()
+        """Closes the files. What matters has been written by then, so a full disk is no reason to fail here."""
+        for file in (self._file, self._events):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
 
 
 def read(path: Path) -> list[Line]:
