@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +18,7 @@ from typing import NoReturn
 from jkd import __version__
 from jkd.errors import UserError, did_you_mean
 
+FORMAT_WARNING = warnings.formatwarning
 Verb = Callable[[argparse.Namespace], None]
 
 
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_streams()
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _unraisable
+    warnings.formatwarning = _plain_warning
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
     except (UserError, OSError) as error:
@@ -49,6 +52,15 @@ def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """After a checkpoint that cannot be read or written, tensorstore's threads still call the loop orbax has closed."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
+
+
+def _plain_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of jkd's is a message to the user; others keep the place in the code that they come from."""
+    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parent):
+        return f"jkd: {message}\n"
+    return FORMAT_WARNING(message, category, filename, lineno, line)
 
 
 def _ended(message: str, code: int) -> int:

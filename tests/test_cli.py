@@ -1,6 +1,7 @@
 """The command line: every verb does its work, every mistake is one message and leaves nothing behind."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,11 @@ def test_every_help_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as caught:
         cli.main([verb, "--help"] if verb else ["--help"])
     assert caught.value.code == 0 and f"example:\n  jkd {verb or 'distill'}" in capsys.readouterr().out
+
+
+def test_a_warning_is_a_line_without_code(jkd: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back afterwards
+    jkd("methods")
+    loop = str(Path(cli.__file__).parent / "train" / "loop.py")
+    assert warnings.formatwarning("going on", UserWarning, loop, 3) == "jkd: going on\n"
+    assert "elsewhere.py:3" in warnings.formatwarning("going on", UserWarning, "/elsewhere.py", 3)
