@@ -53,7 +53,7 @@ def smoke(config: ConfigDict) -> None:
     config.seeds = (0,)
     config.data.update(limit=2000, test_limit=500, val=0.1)
     for network in (config.teacher, config.student):
-        network.train.update(steps=50, checkpoint_every=10, log_every=10, eval_every=0)
+        network.train.update(steps=50, epochs=0, checkpoint_every=10, log_every=10, eval_every=0)
 
 
 def _taps(weight: float, tap: str) -> dict[str, float | str]:

@@ -4,7 +4,7 @@
 
 60 labelled of 900 pool images, 600 fixed test images, 16 replicates: pool, labels, teacher and graph are made anew in
 each, and the intervals are over them. View, strength and mix are picked by 5 folds over the same 60 labels; nothing
-else in a run sees a label. About 3 minutes on 2 cores.
+else in a run sees a label. A few minutes on 2 cores.
 
 Set beforehand, on 24 other replicates scored on the 297 training images outside their pools, never on the test split:
 the students' learning rate (the same for all; of .001, .003, .01, .02), and the smoothing (of .2 to .6).

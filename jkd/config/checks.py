@@ -74,6 +74,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "heads": (1, 256),
     "report.cards": (0, 1000),
     "report.neighbours": (1, 1000),
+    # of objective terms
+    "weight": (0, 1e9),
+    "temperature": (1e-4, 1e4),
+    "smoothing": (0, 1),
 }
 
 
@@ -86,6 +90,8 @@ def check(config: ConfigDict) -> None:
         for key, (least, most) in RANGES.items():
             if (path == key or path.endswith("." + key)) and value != AUTO and not least <= value <= most:
                 raise UserError(f"{path}: expected {least} to {most}, got {value}.")
+        if path.endswith(".warmup") and ".objective." in path and not 0 <= value <= 1:
+            raise UserError(f"{path}: expected a share of the run from 0 to 1, got {value}.")
         if path.endswith(".schedule") and ".objective." in path and value not in methods.SCHEDULES:
             raise UserError(f"{path}: {value!r} is not one of them.{did_you_mean(str(value), methods.SCHEDULES)}")
     if not config.students:
@@ -119,12 +125,14 @@ def _check_data(config: ConfigDict) -> None:
         raise UserError(f"data.labels: {data.labels} labels do not fit in a pool of {data.pool}.")
     if (data.noise == "none") != (data.noise_rate == 0):
         raise UserError(f"data.noise_rate: {data.noise_rate} does not go with data.noise = '{data.noise}'.")
-    if len(data.mean) != len(data.std) or not all(value > 0 for value in data.std):
+    if not data.mean or len(data.mean) != len(data.std) or not all(value > 0 for value in data.std):
         raise UserError(f"data.std: expected {len(data.mean)} positive numbers, one a channel, got {data.std}.")
     if graph.diagnosis == "folds" and (config.teacher.fn or config.teacher.weights):
         raise UserError(
             "graph.diagnosis: 'folds' trains fold teachers, but the teacher is loaded. Use 'holdout' or 'none'."
         )
+    if config.teacher.variables and not config.teacher.fn:
+        raise UserError("teacher.variables: these are the variables of teacher.fn, which is not set.")
     if config.teacher.fn and config.teacher.weights:
         raise UserError("teacher: set fn or weights, not both.")
     if graph.diagnosis == "holdout" and not data.val:
@@ -141,6 +149,10 @@ def _check_data(config: ConfigDict) -> None:
 
 def _check_network(network: ConfigDict, where: str) -> None:
     train = network.train
+    if train.steps and train.epochs:
+        raise UserError(f"{where}.train: steps = {train.steps} and epochs = {train.epochs}. Set one of them to 0.")
+    if network.model == "mlp" and network.layout != "cifar":
+        raise UserError(f"{where}.layout: '{network.layout}' is for a vgg, but {where}.model is 'mlp'.")
     if not train.steps and not train.epochs:
         raise UserError(f"{where}.train: set steps or epochs above 0.")
     if train.batch % train.accumulate:
