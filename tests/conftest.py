@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,21 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     from jkd import xla
 
     xla.set_flags()
+
+
+def put_value(config: ConfigDict, path: str, value: Any) -> None:
+    """Sets `a.b.c` to any value, of whatever type: what a config file may do, right or wrong."""
+    *groups, key = path.split(".")
+    for group in groups:
+        config = config[group]
+    with config.ignore_type():
+        config[key] = value
+
+
+@pytest.fixture(scope="session")
+def put() -> Callable[[ConfigDict, str, Any], None]:
+    """`put_value`, for tests."""
+    return put_value
 
 
 @pytest.fixture(autouse=True)
@@ -97,12 +112,7 @@ class Tiny:
 
         config = configs.load(str(self.file))
         for path, value in changes.items():
-            *groups, key = path.split("__")
-            node = config
-            for group in groups:
-                node = node[group]
-            with node.ignore_type():
-                node[key] = value
+            put_value(config, path.replace("__", "."), value)
         return config
 
     def start(self, *arguments: str, code: str = "", **options: Any) -> "subprocess.Popen[str]":

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,15 +116,10 @@ def test_override_refuses_naming_key_and_expectation(path: str, text: str, messa
         ({"teacher.fn": "a:b"}, "folds"),
     ],
 )
-def test_impossible_combinations_are_refused(changes: dict, message: str):
+def test_impossible_combinations_are_refused(put: Callable, changes: dict, message: str):
     config = _config()
     for path, value in changes.items():
-        *groups, key = path.split(".")
-        node = config
-        for group in groups:
-            node = node[group]
-        with node.ignore_type():
-            node[key] = value
+        put(config, path, value)
     with pytest.raises(UserError) as caught:
         configs.resolve(config)
     assert message in str(caught.value)

@@ -9,7 +9,7 @@ ORDER = (
     ("cli",),
     ("run",),
     ("parts", "report"),
-    ("manifest", "choices", "interpret", "progress"),
+    ("manifest", "share", "interpret", "progress"),
     ("build",),
     ("train",),
     ("objective", "compress"),

@@ -7,7 +7,6 @@ import numpy as np
 
 from jkd import build, compress, digest, files, objective
 from jkd.build import Compiled, Session, Teacher
-from jkd.choices import share_of
 from jkd.data import Split
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts.part import (
@@ -22,6 +21,7 @@ from jkd.parts.part import (
     validation_of,
 )
 from jkd.progress import RunProgress
+from jkd.share import share_of
 from jkd.train.loop import Fit, fit
 from jkd.train.state import PyTree
 from jkd.train.step import Knowledge

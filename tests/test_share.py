@@ -8,9 +8,9 @@ import pytest
 
 from jkd import config as configs
 from jkd import objective
-from jkd.choices import Share, share_of
 from jkd.graph import store
 from jkd.graph.knowledge_graph import KnowledgeGraph
+from jkd.share import Share, share_of
 
 
 @pytest.fixture(scope="module")
