@@ -34,6 +34,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
+def appender(path: Path) -> IO[bytes]:
+    """A file to append to; what is written lies in the file at once, not in a buffer."""
+    try:
+        return open(path, "ab", buffering=0)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Free space or check permissions.") from None
+
+
 def remove_drafts(folder: Path) -> None:
     """Removes what killed processes had begun to write; only for who holds the folder's lock."""
     for draft in folder.glob(".*.tmp"):

@@ -23,6 +23,7 @@ def _network(model: str, width: int, depth: int) -> dict[str, Any]:
             accumulate=1,  # micro-batches per step; relations still see the whole batch
             steps_per_call=1,  # steps run by one dispatch: > 1 for tiny networks; keep 1 for convolutions on CPU
             checkpoint_every=1000,  # steps; 0 = only when the run is stopped
+            digest_every=1000,  # steps between lines of digests.jsonl, the SHA-256 of the whole state
             log_every=100,  # steps between lines of metrics.jsonl
             eval_every=0,  # steps between evaluations on the validation split; 0 = never
             ema=0.0,  # decay of an exponential moving average of parameters, used for evaluation; 0 = none
@@ -62,6 +63,10 @@ def default() -> ConfigDict:
     config.seeds = (0,)  # students (and nothing else) are trained once per seed
     config.replicates = 1  # how often pool, labels, teacher and graph are made anew
     config.devices = 0  # how many of the devices to use; 0 = all
+    config.reduction = "plain"  # plain (fast) or elastic (the same bits on any number of devices and processes)
+    config.shards = 8  # elastic: virtual shards of a batch; decides the bits, and how many devices can share the work
+    config.deterministic = True  # accelerators: only what repeats to the bit; False is faster
+    config.parallelism = "jit"  # jit, or pmap (one process, equal to rounding)
     config.data = ConfigDict(
         dict(
             source="digits",  # digits, images (a folder or tars), npz, or tfds:NAME

@@ -45,7 +45,11 @@ def _epoch(seed: int, replicate: int, size: int, epoch: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Chunks:
-    """A grain data source: element i is the chunk of `per_call` steps from `start_step + i * per_call` on."""
+    """A grain data source: element i is the i-th chunk of up to `per_call` steps from `start_step` on.
+
+    Chunks end at multiples of `per_call`, wherever the stream starts: a resumed run falls into step with an unbroken
+    one.
+    """
 
     source: Source
     subset: np.ndarray
@@ -57,26 +61,30 @@ class _Chunks:
     per_call: int
     seed: int
     replicate: int
+    rows: slice
 
     def __len__(self) -> int:
-        return -(-(self.steps - self.start_step) // self.per_call)
+        return -(-self.steps // self.per_call) - self.start_step // self.per_call
 
     def __getitem__(self, index: int) -> Batch:
-        first = self.start_step + index * self.per_call
-        count = min(self.per_call, self.steps - first)
-        shape = (count, self.batch)
+        chunk = self.start_step // self.per_call + index
+        first, last = max(chunk * self.per_call, self.start_step), min((chunk + 1) * self.per_call, self.steps)
+        count = last - first
         at = _positions(self.seed, self.replicate, len(self.subset), first * self.batch, count * self.batch)
-        chunk = {
+        at = at.reshape(count, self.batch)[:, self.rows]
+        shape = at.shape
+        at = at.reshape(-1)
+        made = {
             "image": self.source.images(self.subset[at]).reshape(*shape, *self.source.shape),
             "label": self.labels[at].reshape(shape),
             "id": self.subset[at].reshape(shape),
             "node": self.nodes[at].reshape(shape),
-            "step": np.arange(first, first + count, dtype=np.int32),
+            "step": np.arange(first, last, dtype=np.int32),
         }
         if count < self.per_call:  # one shape for all chunks, so that the step compiles once
-            last = np.minimum(np.arange(self.per_call), count - 1)
-            chunk = {name: array[last] for name, array in chunk.items()}
-        return chunk | {"count": np.int32(count)}
+            full = np.minimum(np.arange(self.per_call), count - 1)
+            made = {name: array[full] for name, array in made.items()}
+        return made | {"count": np.int32(count)}
 
 
 def batches(
@@ -92,6 +100,7 @@ def batches(
     replicate: int,
     workers: int = 0,
     nodes: Integer[np.ndarray, " m"] | None = None,
+    rows: slice = slice(None),
 ) -> Iterator[Batch]:
     """Chunks of `per_call` training steps, from `start_step` up to `steps`.
 
@@ -108,6 +117,7 @@ def batches(
       workers: loader processes; changes the speed, never the order.
       nodes: the graph node (position in the pool) of each sample of `subset`; by default its position in
         `subset`, which is right where the subset is the whole pool.
+      rows: which samples of each step's batch to load, as one of several processes does; all by default.
 
     Yields:
       `image` uint8 `[S, B, H, W, C]`, `label`, `id` (index into the source), `node` int32 `[S, B]`, `step`
@@ -120,7 +130,7 @@ def batches(
         raise ValueError(
             f"{len(subset)} samples, {len(labels)} labels, {len(nodes)} nodes: expected as many of each, > 0"
         )
-    chunks = _Chunks(source, subset, labels, nodes, batch, steps, start_step, per_call, seed, replicate)
+    chunks = _Chunks(source, subset, labels, nodes, batch, steps, start_step, per_call, seed, replicate, rows)
     return _stream(chunks, workers)
 
 

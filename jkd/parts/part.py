@@ -16,8 +16,8 @@ from jkd.data import Split, batches
 from jkd.errors import UserError
 from jkd.progress import RunProgress
 from jkd.train import interrupt
+from jkd.train.dispatch import Step
 from jkd.train.state import PyTree
-from jkd.train.step import Program
 
 FORMAT = 1  # goes up when a change of the code makes finished parts stale
 
@@ -111,26 +111,27 @@ def batches_of(
     session: Session,
     split: Split,
     positions: np.ndarray,
-    program: Program,
+    step: Step,
     network: ConfigDict,
     seed: int,
     replicate: int,
 ) -> Callable[[int], Any]:
-    """`start step -> chunks` over the pool samples at `positions`, with their graph nodes."""
+    """`first step -> chunks` over the pool samples at `positions`, with their nodes; the rows that `step` wants."""
 
-    def start(step: int) -> Any:
+    def start(first: int) -> Any:
         return batches(
             session.dataset.train,
             split.pool[positions],
             split.labels[positions],
             nodes=positions,
             batch=network.train.batch,
-            steps=program.steps,
-            start_step=step,
+            steps=step.program.steps,
+            start_step=first,
             per_call=network.train.steps_per_call,
             seed=seed,
             replicate=replicate,
             workers=session.config.data.workers,
+            rows=step.rows(network.train.batch),
         )
 
     return start

@@ -58,9 +58,8 @@ def make_student(
         compiled = session.program(network, goal, apply, len(share.nodes), f"students.{name}")
         program, run = compiled.program, build.run_of(seed, place.replicate)
         setup = Fit(
-            program=program,
             step=compiled.step,
-            batches=batches_of(session, split, share.nodes, program, network, seed, place.replicate),
+            batches=batches_of(session, split, share.nodes, compiled.step, network, seed, place.replicate),
             teacher=teacher.variables if apply else {},
             knowledge=share.knowledge,
             run=run,

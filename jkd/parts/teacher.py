@@ -85,9 +85,8 @@ def train_teacher(
     program = compiled.program
     run = build.run_of(network.seed, replicate)
     setup = Fit(
-        program=program,
         step=compiled.step,
-        batches=batches_of(session, split, positions, program, network, network.seed, replicate),
+        batches=batches_of(session, split, positions, compiled.step, network, network.seed, replicate),
         teacher={},
         knowledge=Knowledge(),
         run=run,
