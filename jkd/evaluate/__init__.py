@@ -3,15 +3,19 @@
 Logits are `[N, C]`, labels and predictions integers `[N]`. A metric of no samples is refused, never NaN.
 """
 
+from jkd.evaluate.bootstrap import RESAMPLES, Span, bootstrap, resampled_means
 from jkd.evaluate.calibration import brier, ece, fit_temperature
 from jkd.evaluate.correctness import accuracy, log_softmax, nll
 from jkd.evaluate.fidelity import agreement, churn, kl
 from jkd.evaluate.intervals import Interval, interval, paired, student_t_quantile
 
 __all__ = [
+    "RESAMPLES",
     "Interval",
+    "Span",
     "accuracy",
     "agreement",
+    "bootstrap",
     "brier",
     "churn",
     "ece",
@@ -21,5 +25,6 @@ __all__ = [
     "log_softmax",
     "nll",
     "paired",
+    "resampled_means",
     "student_t_quantile",
 ]
