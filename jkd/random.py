@@ -13,6 +13,7 @@ from jaxtyping import Array, Integer, Key
 
 STREAMS = (
     "augment",  # per step and sample: crops, flips, mixup partners
+    "bootstrap",  # which test samples a resampled test set holds
     "dropout",  # per step and sample
     "edges",  # random-edge controls
     "folds",  # which fold a labelled sample falls into

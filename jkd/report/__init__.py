@@ -32,7 +32,7 @@ def write_report(workdir: Path, dataset: Any, graph: KnowledgeGraph | None) -> d
       UserError: the workdir has no manifest, or one of its files is broken.
     """
     results = collect(Path(workdir))
-    summary = summarize(results, graph)
+    summary = summarize(results, graph, dataset.test.labels)
     cards = evidence.gather(results, summary, dataset, graph)
     plots = sections.plots(results, summary, graph)
     folder = Path(workdir) / "report"
