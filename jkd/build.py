@@ -166,6 +166,7 @@ class Session:
 def open_session(config: ConfigDict) -> Session:
     """Opens the data set and the devices of a resolved config."""
     xla.set_flags(config.reduction, config.deterministic)
+    processes.look()
     dataset = open_dataset(config.data)
     channels = dataset.shape[-1]
     if len(config.data.mean) not in (1, channels):

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from jkd import processes
 from jkd.errors import Locked, UserError
 
 HOST = socket.gethostname()
@@ -19,7 +20,12 @@ POLL = 0.2  # seconds between two tries for a lock
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes to a neighbour, syncs, renames. A kill or a full disk leaves the old file as it was."""
+    """Writes to a neighbour, syncs, renames. A kill or a full disk leaves the old file as it was.
+
+    Of several processes the first alone writes.
+    """
+    if not processes.first():
+        return
     make_folder(path.parent)
     draft = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
     try:
@@ -44,6 +50,8 @@ def appender(path: Path) -> IO[bytes]:
 
 def remove_drafts(folder: Path) -> None:
     """Removes what killed processes had begun to write; only for who holds the folder's lock."""
+    if not processes.first():
+        return
     for draft in folder.glob(".*.tmp"):
         draft.unlink(missing_ok=True)
 
@@ -98,7 +106,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def lock(folder: Path, what: str, wait: bool = False, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """Holds `folder/.lock` while the body runs.
 
-    An `flock`: the kernel releases it when its owner dies, so a killed run leaves nothing stale behind.
+    An `flock`: the kernel releases it when its owner dies, so a killed run leaves nothing stale behind. Of several
+    processes that compute one run, the first holds it for all.
 
     Args:
       folder: made if it is not there.
@@ -110,6 +119,9 @@ def lock(folder: Path, what: str, wait: bool = False, waiting: Callable[[str], N
       Locked: another process holds it.
       UserError: no lock can be made here.
     """
+    if not processes.first():
+        yield
+        return
     make_folder(folder)
     with _lock_file(folder) as file:
         while not _taken(file, folder):

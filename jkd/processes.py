@@ -7,11 +7,12 @@ its checkpoint when it is started again.
 
 from typing import Any
 
-import jax
 import numpy as np
 
 from jkd import digest
 from jkd.errors import UserError
+
+_place = [0, 1]  # rank and count
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
 
@@ -28,6 +29,8 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     Raises:
       UserError: when they do not find each other.
     """
+    import jax  # not above: the command line answers a mistake before jax is loaded
+
     given: dict[str, Any] = {}
     if coordinator:
         given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
@@ -39,16 +42,24 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
             f"--distributed: the processes do not find each other ({text[:300]}). In a cluster's job the environment "
             "says who they are; elsewhere give --coordinator=HOST:PORT --processes=N --process=I to each."
         ) from None
+    look()
+
+
+def look() -> None:
+    """Notes how many processes jax knows of and which one this is. Until then, and without jax, there is one."""
+    import jax
+
+    _place[:] = [jax.process_index(), jax.process_count()]
 
 
 def count() -> int:
     """How many processes there are."""
-    return jax.process_count()
+    return _place[1]
 
 
 def rank() -> int:
     """Which one this is, from 0."""
-    return jax.process_index()
+    return _place[0]
 
 
 def first() -> bool:
@@ -62,6 +73,11 @@ def wait(what: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(what)
+
+
+def told(value: bool) -> bool:
+    """What process 0 says; called by all. So that all take the same way, whatever each sees of a shared folder."""
+    return bool(gather(np.asarray(value)[None])[0]) if count() > 1 else value
 
 
 def any_of(flag: bool) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jkd import build, files, manifest, parts
+from jkd import build, files, manifest, parts, processes
 from jkd import config as configs
 from jkd import report as reports
 from jkd.build import Session
@@ -40,7 +40,7 @@ def distill(
       quiet: no progress.
 
     Returns:
-      The summary, as in `report/summary.json`; None when only a part was asked for.
+      The summary, as in `report/summary.json`; None when only a part was asked for, and in all processes but the first.
 
     Raises:
       UserError: for a mistake in the config, the data or the workdir.
@@ -54,7 +54,7 @@ def distill(
     session = build.open_session(config)
     parts.check(session)  # up to here nothing is written
     manifest.open_run(workdir, config, session.dataset)
-    with RunProgress(len(replicates) * (2 + len(students)), quiet) as progress:
+    with RunProgress(len(replicates) * (2 + len(students)), quiet or not processes.first()) as progress:
         locked = []
         for index in replicates:
             place = Place(workdir, index)
@@ -72,7 +72,7 @@ def distill(
                     locked.append((split, teacher, graph, place, name, seed))
         for made_of in locked:  # others were at work on these: wait for them last
             parts.make_student(session, *made_of, progress, wait=True)
-    if only or replicate is not None:
+    if only or replicate is not None or not processes.first():
         return None
     return reports.write_report(workdir, session.dataset, _first_graph(workdir))
 

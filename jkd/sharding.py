@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jkd import processes
 from jkd.errors import UserError
 
 AXIS = "data"
@@ -19,7 +20,7 @@ def make_mesh(devices: int = 0) -> Mesh:
     there = jax.devices()
     if devices > len(there):
         raise UserError(f"devices: {devices} asked for, but jax sees {len(there)}. Lower config.devices or use 0.")
-    if devices and devices != len(there) and jax.process_count() > 1:
+    if devices and devices != len(there) and processes.count() > 1:
         raise UserError(f"devices: {devices} of {len(there)} asked for, but several processes use all. Set it to 0.")
     return Mesh(np.array(there[: devices or len(there)]), (AXIS,))
 
@@ -31,7 +32,7 @@ def one_device() -> Mesh:
 
 def local_devices(devices: int = 0) -> list[jax.Device]:
     """This process's devices (the first `devices` of them where there is one process)."""
-    if jax.process_count() == 1:
+    if processes.count() == 1:
         return list(make_mesh(devices).devices.flat)
     return jax.local_devices()
 
@@ -82,8 +83,8 @@ def rows(mesh: Mesh, batch: int) -> slice:
     """Which rows of a global batch this process loads."""
     if not spans_processes(mesh):
         return slice(0, batch)
-    each = batch // jax.process_count()
-    return slice(jax.process_index() * each, (jax.process_index() + 1) * each)
+    each = batch // processes.count()
+    return slice(processes.rank() * each, (processes.rank() + 1) * each)
 
 
 def check_batch(parts: int, batch: int, accumulate: int, where: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jkd import config as configs
-from jkd import digest, files
+from jkd import digest, files, processes
 from jkd.build import Session, Teacher
 from jkd.data import Split
 from jkd.graph import store, taxonomy, views
@@ -60,7 +60,9 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
             taxonomy=taxonomy.load(settings.taxonomy, session.dataset.classes) if settings.taxonomy else None,
             held_back=_held(session, split, teacher, place, progress),
         )
-        store.save(graph, folder)
+        processes.agree(graph.digest, f"the graph of replicate {place.replicate}")
+        if processes.first():
+            store.save(graph, folder)
         result = {"inputs": digest.of_json(made_of), "made_of": made_of, "seconds": time.monotonic() - started}
         files.write_json(folder / "result.json", result)
     progress.finish(_note(graph, time.monotonic() - started))

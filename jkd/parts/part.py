@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jkd import build, compress, digest, files
+from jkd import build, compress, digest, files, processes
 from jkd import config as configs
 from jkd.build import Session
 from jkd.data import Split, batches
@@ -59,7 +59,7 @@ def finished(folder: Path, made_of: dict[str, Any]) -> Result | None:
       UserError: when the folder holds a part made from other inputs (with the differences), or a damaged one.
     """
     path = folder / "result.json"
-    if not path.exists():
+    if not processes.told(path.exists()):
         return None
     result = files.read_json(path)
     if not isinstance(result, dict) or "inputs" not in result:
@@ -91,6 +91,7 @@ def hold(folder: Path, what: str, progress: RunProgress, wait: bool) -> Iterator
     with files.lock(folder, what, wait=wait, waiting=waiting):
         files.remove_drafts(folder)
         yield
+        processes.wait(what)  # what the first has written is there for all
 
 
 def network_inputs(session: Session, network: ConfigDict, split: Split, seed: int, replicate: int) -> dict[str, Any]:

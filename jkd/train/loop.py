@@ -132,6 +132,14 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
         assert step == last, (step, last, saved)
         flush()
         _check_finite(state, setup.folder)
+    except jax.errors.JaxRuntimeError as error:
+        if processes.count() == 1:
+            raise
+        text = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"process {processes.rank()} of {processes.count()} lost another one at step {step} of {setup.folder} ({text}). "
+            "Start all of them again: the run goes on from its newest checkpoint."
+        ) from None
     finally:
         log.close()
         if record:
