@@ -117,7 +117,9 @@ class Tiny:
 
     def start(self, *arguments: str, code: str = "", **options: Any) -> "subprocess.Popen[str]":
         """Starts `jkd` in a process of its own; `code` runs in it before."""
-        whole = f"import sys\n{code}\nfrom jkd.cli import main\nsys.exit(main())"
+        # A shell without job control has its background jobs ignore Ctrl-C, and everything below them inherits that.
+        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        whole = f"import sys\n{heard}\n{code}\nfrom jkd.cli import main\nsys.exit(main())"
         streams = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
