@@ -1,6 +1,7 @@
 """Writing so that a reader sees all of a file or none of it, and locks that survive a killed owner."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -8,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -16,22 +17,58 @@ from jkd.errors import Locked, UserError
 
 HOST = socket.gethostname()
 POLL = 0.2  # seconds between two tries for a lock
+PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)  # what a network file system gets over
+PAUSES = (0.1, 0.4, 1.6)  # seconds before another try
+
+T = TypeVar("T")
+
+
+def retried(action: Callable[[], T]) -> T:
+    """What `action` returns. Errors of storage that may pass are waited for, three times; then, as any other, raised.
+
+    The one place where jkd tries again. `action` must be safe to repeat.
+    """
+    for pause in PAUSES:
+        try:
+            return action()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+        time.sleep(pause)
+    return action()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes to a neighbour, syncs, renames. A kill or a full disk leaves the old file as it was."""
     make_folder(path.parent)
     draft = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
-    try:
+
+    def write() -> None:
         with open(draft, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
+
+    try:
+        retried(write)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}. Free space or check permissions.") from None
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file system gone read-only has nothing to tidy up
+            draft.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Writes and removes a file in `folder`, so that a full, read-only or foreign one is found before hours of work.
+
+    Raises:
+      UserError: naming the folder and why nothing can be written.
+    """
+    make_folder(folder)
+    probe = folder / f".probe.{HOST}.{os.getpid()}.tmp"
+    write_bytes(probe, bytes(4096))
+    probe.unlink(missing_ok=True)
 
 
 def remove_drafts(folder: Path) -> None:
@@ -52,18 +89,36 @@ def make_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON with sorted keys, atomically. NaN is refused: use null for 'not measured'."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes: equal values give equal bytes."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; a missing or broken file is a `UserError` that names it."""
+    """Reads JSON; a missing or broken file, or one that gives a key twice, is a `UserError` that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = retried(Path(path).read_bytes).decode()
+        return json.loads(text, object_pairs_hook=_object)
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}). Check it and its permissions.") from None
+    except RecursionError:
+        raise UserError(f"{path} is not valid JSON (nested too deeply). Delete it and run again.") from None
+    except ValueError as error:  # of the encoding, the syntax, or a number of thousands of digits
         raise UserError(f"{path} is not valid JSON ({error}). Delete it and run again.") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} comes up twice")
+    return made
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -79,10 +134,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        return retried(lambda: load_file(path))
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
-    except (SafetensorError, ValueError, OSError, KeyError) as error:
+    except (SafetensorError, ValueError, TypeError, OSError, KeyError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Make or copy it again.") from None
 
 

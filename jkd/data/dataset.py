@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 
 from jkd import digest
-from jkd.data.sources import Source, some
-from jkd.errors import UserError, did_you_mean
+from jkd.data.sources import Source
+from jkd.errors import UserError, did_you_mean, some
 
 KINDS = ("digits", "images", "npz", "tfds:NAME")
 

@@ -15,8 +15,8 @@ from jaxtyping import Integer, UInt8
 
 from jkd.data.decode import Rules, Unreadable, decode, header
 from jkd.data.listing import Blob, Listing
-from jkd.data.sources import IN_MEMORY_BYTES, ArraySource, fingerprint_of, keep, some
-from jkd.errors import UserError
+from jkd.data.sources import IN_MEMORY_BYTES, ArraySource, fingerprint_of, keep
+from jkd.errors import UserError, some
 
 
 class EncodedSource:

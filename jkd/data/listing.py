@@ -9,8 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from jkd.data.decode import SUFFIXES
-from jkd.data.sources import some
-from jkd.errors import UserError
+from jkd.errors import UserError, some
 
 
 @runtime_checkable

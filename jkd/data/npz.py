@@ -9,8 +9,8 @@ import numpy as np
 
 from jkd.data.decode import resize
 from jkd.data.folder import existing
-from jkd.data.sources import LOAD_BYTES, ArraySource, check_pixels, keep, some
-from jkd.errors import UserError
+from jkd.data.sources import LOAD_BYTES, ArraySource, check_pixels, keep
+from jkd.errors import UserError, some
 
 EXPECTED = (
     "Expected <split>_images (uint8, [N, H, W] or [N, H, W, C] with C = 1..4) and <split>_labels "

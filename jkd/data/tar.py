@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jkd.data.listing import Blob, InFile, InMemory, Tree, is_image
-from jkd.data.sources import LOAD_BYTES, some
-from jkd.errors import UserError
+from jkd.data.sources import LOAD_BYTES
+from jkd.errors import UserError, some
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar")
 
