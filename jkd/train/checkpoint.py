@@ -47,8 +47,10 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
             _remove(target)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"cannot save the checkpoint {target}: {reason}. Free space or check permissions.") from None
-    for old in steps(folder)[:-KEEP]:
-        _remove(folder / str(old))
+    kept = steps(folder)[-KEEP:]
+    for old in {entry.stem for entry in folder.iterdir()}:  # also the folder that a kill left of an old one
+        if old.isdigit() and int(old) not in kept:
+            _remove(folder / old)
 
 
 def _write(target: Path, tree: Any) -> None:
