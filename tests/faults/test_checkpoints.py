@@ -1,4 +1,4 @@
-"""Checkpoints under attack: killed while they are written, cut, flipped, altered; never used damaged, never forgotten."""
+"""Checkpoints killed while they are written, cut, flipped, altered: never used damaged, never silently forgotten."""
 
 import json
 import os
