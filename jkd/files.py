@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import socket
 import time
@@ -19,6 +20,8 @@ HOST = socket.gethostname()
 POLL = 0.2  # seconds between two tries for a lock
 PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)  # what a network file system gets over
 PAUSES = (0.1, 0.4, 1.6)  # seconds before another try
+
+HEADER = 2**24  # most bytes of a safetensors header: some 200,000 arrays
 
 T = TypeVar("T")
 
@@ -101,7 +104,7 @@ def read_json(path: Path) -> Any:
     """Reads JSON; a missing or broken file, or one that gives a key twice, is a `UserError` that names it."""
     try:
         text = retried(Path(path).read_bytes).decode()
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_number)
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
     except OSError as error:
@@ -112,6 +115,13 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON ({error}). Delete it and run again.") from None
 
 
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number that JSON knows")
+    return value
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
@@ -119,6 +129,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {twice!r} comes up twice")
     return made
+
+
+def check_header(path: Path) -> None:
+    """Refuses, with a `ValueError`, a safetensors file that names an array twice, which its own reader lets pass.
+
+    To be called for a file that the reader has opened: its header is of the form that it should have.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > HEADER:
+            raise ValueError(f"its header has {length} bytes, over {HEADER}")
+        json.loads(file.read(length), object_pairs_hook=_object)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -134,7 +156,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        return retried(lambda: load_file(path))
+        arrays = retried(lambda: load_file(path))
+        check_header(path)
+        return arrays
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
     except (SafetensorError, ValueError, TypeError, OSError, KeyError) as error:

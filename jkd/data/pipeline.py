@@ -4,8 +4,10 @@ Nothing is saved to resume: `batches(..., start_step=n)` is the same stream from
 number of workers. Students of one seed see the same order, which keeps them paired.
 """
 
+import functools
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import grain
@@ -14,6 +16,7 @@ from absl import flags
 from jaxtyping import Int32, Integer
 
 from jkd.data.sources import Source
+from jkd.data.workers import settle, watched
 from jkd.random import permutation
 
 Batch = dict[str, np.ndarray]
@@ -76,7 +79,7 @@ class _Chunks:
         if count < self.per_call:  # one shape for all chunks, so that the step compiles once
             last = np.minimum(np.arange(self.per_call), count - 1)
             chunk = {name: array[last] for name, array in chunk.items()}
-        return chunk | {"count": np.int32(count)}
+        return chunk | {"count": np.asarray(count, np.int32)}
 
 
 def batches(
@@ -91,6 +94,7 @@ def batches(
     seed: int,
     replicate: int,
     workers: int = 0,
+    timeout: float = 0.0,
     nodes: Integer[np.ndarray, " m"] | None = None,
 ) -> Iterator[Batch]:
     """Chunks of `per_call` training steps, from `start_step` up to `steps`.
@@ -106,6 +110,7 @@ def batches(
       seed: the student's (or teacher's) seed.
       replicate: number of the replicate.
       workers: loader processes; changes the speed, never the order.
+      timeout: seconds without a chunk after which loader processes count as hung; 0 = never.
       nodes: the graph node (position in the pool) of each sample of `subset`; by default its position in
         `subset`, which is right where the subset is the whole pool.
 
@@ -113,6 +118,9 @@ def batches(
       `image` uint8 `[S, B, H, W, C]`, `label`, `id` (index into the source), `node` int32 `[S, B]`, `step`
       int32 `[S]` and `count` int32, the number of steps that are real: the last chunk repeats its last step
       to stay full. Closing or dropping the iterator ends its threads and processes.
+
+    Raises:
+      UserError: an image that cannot be read, or loader processes that ended or hung twice at the same chunk.
     """
     subset, labels = np.asarray(subset, np.int32), np.asarray(labels, np.int32)
     nodes = np.arange(len(subset), dtype=np.int32) if nodes is None else np.asarray(nodes, np.int32)
@@ -121,12 +129,28 @@ def batches(
             f"{len(subset)} samples, {len(labels)} labels, {len(nodes)} nodes: expected as many of each, > 0"
         )
     chunks = _Chunks(source, subset, labels, nodes, batch, steps, start_step, per_call, seed, replicate)
-    return _stream(chunks, workers)
+    return _stream(chunks, workers, timeout)
 
 
-def _stream(chunks: _Chunks, workers: int) -> Iterator[Batch]:
+def _stream(chunks: _Chunks, workers: int, timeout: float) -> Iterator[Batch]:
     if chunks.steps <= chunks.start_step:
         return
+
+    def start(done: int) -> grain.DatasetIterator[Batch]:
+        return _iterator(replace(chunks, start_step=chunks.start_step + done * chunks.per_call), workers)
+
+    if workers:
+        where = lambda done: f"step {chunks.start_step + done * chunks.per_call + 1}"  # noqa: E731
+        yield from watched(start, len(chunks), timeout, where)
+        return
+    iterator = start(0)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _iterator(chunks: _Chunks, workers: int) -> grain.DatasetIterator[Batch]:
     # Copying from memory takes less time than handing over to a thread; decoding files is worth several.
     threads = 0 if chunks.source.in_memory or workers else 4
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
@@ -134,12 +158,8 @@ def _stream(chunks: _Chunks, workers: int) -> Iterator[Batch]:
     if workers:
         if not flags.FLAGS.is_parsed():  # as in a notebook; grain asks for its flags
             flags.FLAGS.mark_as_parsed()
-        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
-    iterator = iter(data)
-    try:
-        for chunk in iterator:
-            if workers:  # what a worker sends lies in shared memory; the copy lets it go at once
-                chunk = {name: np.array(array) for name, array in chunk.items()}
-            yield chunk
-    finally:
-        iterator.close()
+        # Chunks come through a pipe: shared memory of a process that was killed would stay behind.
+        data = grain.experimental.WithOptionsIterDataset(data, grain.experimental.DatasetOptions(min_shm_size=2**62))
+        settled = functools.partial(settle, os.getpid())
+        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2), settled)
+    return iter(data)

@@ -131,6 +131,7 @@ def batches_of(
             seed=seed,
             replicate=replicate,
             workers=session.config.data.workers,
+            timeout=session.config.data.timeout,
         )
 
     return start
