@@ -1,14 +1,16 @@
 """Writing so that a reader sees all of a file or none of it, and locks that survive a killed owner."""
 
 import contextlib
+import errno
 import fcntl
 import json
+import math
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +19,27 @@ from jkd.errors import Locked, UserError
 
 HOST = socket.gethostname()
 POLL = 0.2  # seconds between two tries for a lock
+PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)  # what a network file system gets over
+PAUSES = (0.1, 0.4, 1.6)  # seconds before another try
+
+HEADER = 2**24  # most bytes of a safetensors header: some 200,000 arrays
+
+T = TypeVar("T")
+
+
+def retried(action: Callable[[], T]) -> T:
+    """What `action` returns. Errors of storage that may pass are waited for, three times; then, as any other, raised.
+
+    The one place where jkd tries again. `action` must be safe to repeat.
+    """
+    for pause in PAUSES:
+        try:
+            return action()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+        time.sleep(pause)
+    return action()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -28,16 +51,33 @@ def write_bytes(path: Path, data: bytes) -> None:
         return
     make_folder(path.parent)
     draft = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
-    try:
+
+    def write() -> None:
         with open(draft, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
+
+    try:
+        retried(write)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}. Free space or check permissions.") from None
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file system gone read-only has nothing to tidy up
+            draft.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Writes and removes a file in `folder`, so that a full, read-only or foreign one is found before hours of work.
+
+    Raises:
+      UserError: naming the folder and why nothing can be written.
+    """
+    make_folder(folder)
+    probe = folder / f".probe.{HOST}.{os.getpid()}.tmp"
+    write_bytes(probe, bytes(4096))
+    probe.unlink(missing_ok=True)
 
 
 def appender(path: Path) -> IO[bytes]:
@@ -68,18 +108,55 @@ def make_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON with sorted keys, atomically. NaN is refused: use null for 'not measured'."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes: equal values give equal bytes."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; a missing or broken file is a `UserError` that names it."""
+    """Reads JSON; a missing or broken file, or one that gives a key twice, is a `UserError` that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = retried(Path(path).read_bytes).decode()
+        return json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_number)
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}). Check it and its permissions.") from None
+    except RecursionError:
+        raise UserError(f"{path} is not valid JSON (nested too deeply). Delete it and run again.") from None
+    except ValueError as error:  # of the encoding, the syntax, or a number of thousands of digits
         raise UserError(f"{path} is not valid JSON ({error}). Delete it and run again.") from None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number that JSON knows")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} comes up twice")
+    return made
+
+
+def check_header(path: Path) -> None:
+    """Refuses, with a `ValueError`, a safetensors file that names an array twice, which its own reader lets pass.
+
+    To be called for a file that the reader has opened: its header is of the form that it should have.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > HEADER:
+            raise ValueError(f"its header has {length} bytes, over {HEADER}")
+        json.loads(file.read(length), object_pairs_hook=_object)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -95,10 +172,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        arrays = retried(lambda: load_file(path))
+        check_header(path)
+        return arrays
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
-    except (SafetensorError, ValueError, OSError, KeyError) as error:
+    except (SafetensorError, ValueError, TypeError, OSError, KeyError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Make or copy it again.") from None
 
 

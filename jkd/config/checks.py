@@ -58,7 +58,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.limit": (0, 10**12),
     "data.test_limit": (0, 10**12),
     "data.image_size": (0, 16_384),
-    "data.max_pixels": (1, 10**10),
+    "data.max_pixels": (1, 178_956_970),  # what Pillow opens at all
+    "data.broken_limit": (0, 1),
+    "data.timeout": (0, 10**6),
     "data.val": (0, 0.9),
     "data.pool": (0, 10**12),
     "data.labels": (0, 10**12),

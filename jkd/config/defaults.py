@@ -78,6 +78,7 @@ def default() -> ConfigDict:
             image_size=0,  # resize to this many pixels a side; 0 = as they are, and all must agree
             max_pixels=64_000_000,  # an image that claims more is refused from its header
             broken="refuse",  # refuse or skip unreadable images; skipped ones are listed in the manifest
+            broken_limit=0.001,  # share of a split's images that may be skipped; more of them end the run
             mean=(0.5,),  # per channel, of pixels in 0..1
             std=(0.5,),
             val=0.0,  # share of the training samples put aside by a fixed rule: for choices, never for training
@@ -86,6 +87,7 @@ def default() -> ConfigDict:
             noise="none",  # none, symmetric (any other class), pair_flip (the next class)
             noise_rate=0.0,  # share of the kept labels that are wrong
             workers=0,  # loader processes; the order does not depend on it
+            timeout=60.0,  # seconds without a chunk after which loader processes count as hung; 0 = never
         )
     )
     config.teacher = ConfigDict(

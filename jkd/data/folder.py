@@ -6,8 +6,7 @@ from pathlib import Path
 
 from jkd.data import tar
 from jkd.data.listing import LAYOUT, InFile, Listing, Tree, is_image, listing
-from jkd.data.sources import some
-from jkd.errors import UserError
+from jkd.errors import UserError, some
 
 
 def listings(path: str, splits: tuple[str, ...], max_bytes: int) -> list[Listing]:

@@ -133,6 +133,7 @@ def batches_of(
             replicate=replicate,
             workers=session.config.data.workers,
             rows=step.rows(network.train.batch),
+            timeout=session.config.data.timeout,
         )
 
     return start
