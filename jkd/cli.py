@@ -231,7 +231,9 @@ def _join_processes(options: argparse.Namespace, config: "ConfigDict") -> None: 
     """Starts `jax.distributed` where the flags ask for it, with the XLA flags of the config set before."""
     given = (bool(options.coordinator), options.processes > 0, options.process >= 0)
     if any(given) and not all(given):
-        raise UserError("--coordinator, --processes and --process belong together: all of them, or --distributed alone.")
+        raise UserError(
+            "--coordinator, --processes and --process belong together: all of them, or --distributed alone."
+        )
     if any(given) and not options.process < options.processes:
         raise UserError(f"--process: expected 0 to {options.processes - 1}, got {options.process}.")
     if options.distributed or any(given):
