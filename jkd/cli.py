@@ -147,6 +147,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         help="only this student and seed, or NAME for all its seeds, or graph, and what it needs; no report",
     )
     add("--replicate", metavar="I", type=int, default=None, help="only this replicate; no report")
+    _allow_flag(add)
     add("--quiet", action="store_true", help="no progress")
     add = verb(
         "evaluate",
@@ -182,6 +183,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     _config_flag(add, required=False)
     _workdir_flag(add)
     add("--replicate", metavar="I", type=int, default=0)
+    _allow_flag(add)
     add("--to", metavar="FILE", default="", help="export: a .graphml or .json file")
     verb("methods", _methods, "List the objective terms with their options and papers.", "jkd methods")
     return parser, made
@@ -189,6 +191,17 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
 
 def _config_flag(add: Callable[..., argparse.Action], required: bool = True) -> None:
     add("--config", metavar="FILE[:VARIANT]", required=required, help="set keys with --config.KEY=VALUE")
+
+
+def _allow_flag(add: Callable[..., argparse.Action]) -> None:
+    add(
+        "--allow-change",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="go on although this key (student.train.batch, environment.versions.jax) or group of keys differs from "
+        "the manifest's; the manifest records it; can be given several times",
+    )
 
 
 def _workdir_flag(add: Callable[..., argparse.Action]) -> None:
@@ -214,7 +227,12 @@ def _distill(options: argparse.Namespace) -> None:
 
     with interrupt.listen():
         summary = run.distill(
-            config, options.workdir, only=options.only or "", replicate=options.replicate, quiet=options.quiet
+            config,
+            options.workdir,
+            only=options.only or "",
+            replicate=options.replicate,
+            quiet=options.quiet,
+            allow_change=options.allow_change,
         )
     if summary is not None:
         _say(report.table(summary), _where(options.workdir))
@@ -252,7 +270,13 @@ def _graph(options: argparse.Namespace) -> None:
         from jkd.train import interrupt
 
         with interrupt.listen():
-            run.distill(config, options.workdir, only=run.GRAPH, replicate=options.replicate)
+            run.distill(
+                config,
+                options.workdir,
+                only=run.GRAPH,
+                replicate=options.replicate,
+                allow_change=options.allow_change,
+            )
         _say(run.graph("show", options.workdir, options.replicate))
         return
     if options.action == "export" and not options.to:

@@ -4,6 +4,7 @@ Each arrow is a call; nothing reaches backwards. Every part is a folder that is 
 from the same inputs. `distill` is what the command runs and what a notebook calls.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,12 @@ SEED = "/"  # between a student's name and its seed
 
 
 def distill(
-    config: ConfigDict, workdir: str | Path, only: str = "", replicate: int | None = None, quiet: bool = False
+    config: ConfigDict,
+    workdir: str | Path,
+    only: str = "",
+    replicate: int | None = None,
+    quiet: bool = False,
+    allow_change: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Makes what is not there yet of a run, then its report.
 
@@ -38,6 +44,7 @@ def distill(
       only: `NAME/SEED` makes one student, `NAME` all its seeds, `graph` none; no report is written (`report` does).
       replicate: make only this one.
       quiet: no progress.
+      allow_change: keys of config or environment that may differ from the manifest's of the run that is there.
 
     Returns:
       The summary, as in `report/summary.json`; None when only a part was asked for.
@@ -53,11 +60,11 @@ def distill(
     manifest.check_place(workdir)
     session = build.open_session(config)
     parts.check(session)  # up to here nothing is written
-    manifest.open_run(workdir, config, session.dataset)
+    allowed = manifest.open_run(workdir, config, session.dataset, session.mesh, allow_change)
     with RunProgress(len(replicates) * (2 + len(students)), quiet) as progress:
         locked = []
         for index in replicates:
-            place = Place(workdir, index)
+            place = Place(workdir, index, allowed)
             split = make_split(session.dataset, config.data, index)
             teacher = parts.make_teacher(session, split, place, progress)
             interrupt.stop_if_requested()

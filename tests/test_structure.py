@@ -16,7 +16,8 @@ ORDER = (
     ("tasks",),
     ("graph", "pretrained"),
     ("evaluate", "losses", "models", "data"),
-    ("sharding", "config", "files", "random", "digest", "methods", "errors", "xla"),
+    ("environment",),
+    ("sharding", "config", "files", "random", "digest", "methods", "errors", "xla", "changes"),
 )
 RANK = {name: rank for rank, line in enumerate(reversed(ORDER)) for name in line}
 

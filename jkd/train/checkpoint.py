@@ -17,7 +17,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 
-from jkd import digest, files
+from jkd import changes, digest, files
+from jkd.changes import Inputs
 from jkd.errors import UserError
 from jkd.train.state import TrainState
 
@@ -42,7 +43,10 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(target, tree)
             checkpointer.wait_until_finished()
-        files.write_json(_sidecar(target), {"inputs": inputs, "leaves": digest.of_leaves(tree), "step": step})
+        sidecar = {"inputs": inputs, "leaves": digest.of_leaves(tree), "step": step}
+        if isinstance(inputs, Inputs):
+            sidecar |= {"made_of": inputs.made_of, "changes": changes_of(folder, inputs, before=step)}
+        files.write_json(_sidecar(target), sidecar)
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError):
             shutil.rmtree(target, ignore_errors=True)
@@ -67,7 +71,8 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
     Args:
       folder: where `save` wrote.
       like: a state of the expected structure, shapes and types.
-      inputs: digest of what the part is made from; a checkpoint of other inputs is refused.
+      inputs: digest of what the part is made from; a checkpoint of other inputs is refused, unless it is an `Inputs`
+        that allows all in which they differ.
 
     Raises:
       UserError: when there are checkpoints and none is sound: training never restarts silently from step 0.
@@ -94,7 +99,7 @@ def _read(path: Path, like: TrainState, inputs: str) -> TrainState:
     if not isinstance(sidecar, dict) or not isinstance(sidecar.get("leaves"), dict):
         raise UserError(f"{_sidecar(path)} does not hold leaf digests.")
     if sidecar.get("inputs") != inputs:
-        raise UserError(f"checkpoint {path} was made from another config, teacher or graph.")
+        _check_inputs(path, sidecar, inputs)
     expected = jax.tree.map(np.asarray, serialization.to_state_dict(like))
     try:
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
@@ -116,6 +121,34 @@ def _read(path: Path, like: TrainState, inputs: str) -> TrainState:
     if damaged:
         raise UserError(f"checkpoint {path} is damaged: {', '.join(damaged[:5])} differ from their SHA-256.")
     return serialization.from_state_dict(like, restored)
+
+
+def changes_of(folder: Path, inputs: Inputs, before: int | None = None) -> list[dict[str, Any]]:
+    """The settings that were changed on the way to a part, each `{"step", "key", "old", "new"}`.
+
+    Args:
+      folder: where `save` wrote.
+      inputs: what the part is made from now.
+      before: look at checkpoints of earlier steps only.
+    """
+    for step in reversed(steps(folder)):
+        if before is not None and step >= before:
+            continue
+        with contextlib.suppress(UserError):  # a damaged one: look at the one before
+            sidecar = files.read_json(_sidecar(folder / str(step)))
+            since = inputs.differences(sidecar) or []
+            return [*sidecar.get("changes", []), *({"step": step, **change._asdict()} for change in since)]
+    return []
+
+
+def _check_inputs(path: Path, sidecar: dict[str, Any], inputs: str) -> None:
+    """Refuses a checkpoint of other inputs, unless all in which they differ is allowed to."""
+    changed = inputs.differences(sidecar) if isinstance(inputs, Inputs) else None
+    refused = inputs.allowed.refused(changed or []) if isinstance(inputs, Inputs) else []
+    if changed is None or refused:
+        differ = f"; they differ in {changes.listed(refused)}" if refused else ""
+        advice = changes.remedy(refused, "Give a part with other settings another place.")
+        raise UserError(f"checkpoint {path} was made from another config, teacher or graph{differ}. {advice}")
 
 
 def _sidecar(path: Path) -> Path:
