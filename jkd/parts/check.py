@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jkd import objective, sharding
+from jkd import objective, random, sharding
 from jkd.build import Apply, Session
 from jkd.data import make_split
 from jkd.errors import UserError, did_you_mean
@@ -63,7 +63,7 @@ def _check_network(session: Session, network: ConfigDict, where: str, traced: di
     if apply not in traced:
         images = jax.ShapeDtypeStruct((1, *session.dataset.shape), jnp.float32)
         try:
-            variables = jax.eval_shape(session.module(network).init, jax.random.key(0), images)
+            variables = jax.eval_shape(session.module(network).init, random.key("init", 0), images)
         except UserError as error:
             raise UserError(f"{where}.{error}") from None
         traced[apply] = _taps(session, apply, variables)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jkd import digest, files
+from jkd import digest, files, random
 from jkd.errors import UserError
 from jkd.models import CifarVgg, TorchvisionVgg
 from jkd.pretrained.tensors import FLOATS, Tensors, nested, opened
@@ -101,7 +101,7 @@ def _weight_and_bias(leaf: str, weight: str, torch: str) -> Iterator[tuple[str, 
 
 def _expected(module: Vgg, input_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
     images = jnp.zeros((1, *input_shape), jnp.float32)
-    return digest.flatten(jax.eval_shape(module.init, jax.random.key(0), images))
+    return digest.flatten(jax.eval_shape(module.init, random.key("init", 0), images))
 
 
 def _mismatches(tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> Iterator[str]:
