@@ -205,7 +205,13 @@ def _allow_flag(add: Callable[..., argparse.Action]) -> None:
 
 
 def _workdir_flag(add: Callable[..., argparse.Action]) -> None:
-    add("--workdir", metavar="DIR", type=Path, required=True, help="the folder of the run")
+    add("--workdir", metavar="DIR", type=_place, required=True, help="the folder of the run, also gs://BUCKET/FOLDER")
+
+
+def _place(text: str) -> "places.Path":  # type: ignore[name-defined]
+    from jkd import places
+
+    return places.path_of(text)
 
 
 def _resolved(options: argparse.Namespace) -> "ConfigDict":  # type: ignore[name-defined]
@@ -238,7 +244,7 @@ def _distill(options: argparse.Namespace) -> None:
         _say(report.table(summary), _where(options.workdir))
 
 
-def _where(workdir: Path) -> str:
+def _where(workdir: "places.Path") -> str:  # type: ignore[name-defined]
     return f"\nreport: {workdir / 'report' / 'index.html'}"
 
 

@@ -1,4 +1,8 @@
-"""Writing so that a reader sees all of a file or none of it, and locks that survive a killed owner."""
+"""Writing so that a reader sees all of a file or none of it, and locks that survive a killed owner.
+
+Paths may also be those of an object store (`jkd.places`). A write there is one whole object, and there are no locks:
+two processes that make one part make the same bytes, twice.
+"""
 
 import contextlib
 import fcntl
@@ -7,12 +11,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from jkd import places
 from jkd.errors import Locked, UserError
+from jkd.places import Path
 
 HOST = socket.gethostname()
 POLL = 0.2  # seconds between two tries for a lock
@@ -20,6 +25,8 @@ POLL = 0.2  # seconds between two tries for a lock
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes to a neighbour, syncs, renames. A kill or a full disk leaves the old file as it was."""
+    if places.is_remote(path):
+        return places.write_whole(path, data)
     make_folder(path.parent)
     draft = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
     try:
@@ -36,7 +43,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def remove_drafts(folder: Path) -> None:
     """Removes what killed processes had begun to write; only for who holds the folder's lock."""
-    for draft in folder.glob(".*.tmp"):
+    for draft in () if places.is_remote(folder) else folder.glob(".*.tmp"):
         draft.unlink(missing_ok=True)
 
 
@@ -59,7 +66,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Reads JSON; a missing or broken file is a `UserError` that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -76,10 +83,10 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Reads a safetensors file; no code runs, and a malformed file is a `UserError` that names it."""
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load, load_file
 
     try:
-        return load_file(path)
+        return load(path.read_bytes()) if places.is_remote(path) else load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
     except (SafetensorError, ValueError, OSError, KeyError) as error:
@@ -90,7 +97,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def lock(folder: Path, what: str, wait: bool = False, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """Holds `folder/.lock` while the body runs.
 
-    An `flock`: the kernel releases it when its owner dies, so a killed run leaves nothing stale behind.
+    An `flock`: the kernel releases it when its owner dies, so a killed run leaves nothing stale behind. An object store
+    has none: there, the body runs at once, and whoever shares a workdir shares it out by `--only`.
 
     Args:
       folder: made if it is not there.
@@ -102,6 +110,9 @@ def lock(folder: Path, what: str, wait: bool = False, waiting: Callable[[str], N
       Locked: another process holds it.
       UserError: no lock can be made here.
     """
+    if places.is_remote(folder):
+        yield
+        return
     make_folder(folder)
     with _lock_file(folder) as file:
         while not _taken(file, folder):

@@ -7,18 +7,18 @@ difference is refused by name, unless it is allowed (`--allow-change=KEY`), and 
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jkd import changes, digest, files
+from jkd import changes, digest, files, places
 from jkd import config as configs
 from jkd.changes import Allowed, Change
 from jkd.data import DataSet
 from jkd.environment import PLAIN, describe_environment, differences, sentence, source, source_differences
 from jkd.errors import UserError
+from jkd.places import Path
 
 PATCH = "source.patch"  # what was not committed of the source when the run began
 # Changing these adds parts to a run or draws its report anew; parts that are there stay what they are, and so do the
@@ -33,8 +33,9 @@ def check_place(workdir: Path) -> None:
     Raises:
       UserError: when it, or what it would stand in, is no folder, or it holds something else than a run.
     """
-    for place in (workdir, *workdir.absolute().parents):
-        if place.exists() and not place.is_dir():
+    above = () if places.is_remote(workdir) else workdir.absolute().parents  # a store has no folders to be in the way
+    for place in (workdir, *above):
+        if places.exists(place) and not place.is_dir():
             raise UserError(f"--workdir: {place} is a file, not a folder. Choose another place.")
     if (workdir / "manifest.json").exists():
         _saved(workdir)
@@ -119,7 +120,7 @@ def describe(config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None) -> 
 
 def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     """The resolved config and the whole manifest of the run in `workdir`."""
-    if not workdir.is_dir():
+    if not places.exists(workdir) or not workdir.is_dir():
         raise UserError(f"--workdir: there is no folder {workdir}. Give that of a run.")
     if not (workdir / "manifest.json").exists():
         raise UserError(f"--workdir: {workdir} holds no run (no manifest.json). Make one with jkd distill.")

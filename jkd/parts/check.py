@@ -1,13 +1,12 @@
 """What can be refused before anything is made: a run of hours should not end at its last student's mistake."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jkd import objective, random, sharding
+from jkd import objective, places, random, sharding
 from jkd.build import Apply, Session
 from jkd.data import make_split
 from jkd.errors import UserError, did_you_mean
@@ -40,7 +39,7 @@ def check(session: Session) -> None:
             "graph.diagnosis = 'holdout' needs some. Raise it."
         )
     for view, path in config.graph.files.items():
-        if not Path(path).is_file():
+        if not places.path_of(path).is_file():
             raise UserError(f"graph.files.{view}: there is no file {path}.")
     if config.graph.taxonomy:
         taxonomy.load(config.graph.taxonomy, session.dataset.classes)

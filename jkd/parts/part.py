@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from jkd.build import Session
 from jkd.changes import Allowed, Inputs
 from jkd.data import Split, batches
 from jkd.errors import UserError
+from jkd.places import Path
 from jkd.progress import RunProgress
 from jkd.train import checkpoint, interrupt
 from jkd.train.state import PyTree

@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Int64
 
 from jkd import files
 from jkd.errors import UserError
+from jkd.places import Path
 
 Key = tuple[int, int]  # replicate, seed
 
