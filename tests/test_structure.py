@@ -19,7 +19,7 @@ ORDER = (
     ("graph", "pretrained"),
     ("evaluate", "losses", "models", "data"),
     ("environment",),
-    ("sharding", "config", "files", "random", "digest", "methods", "errors", "xla", "changes", "ledger"),
+    ("sharding", "config", "files", "random", "digest", "methods", "errors", "xla", "changes", "ledger", "places"),
 )
 RANK = {name: rank for rank, line in enumerate(reversed(ORDER)) for name in line}
 
@@ -168,6 +168,50 @@ def _randomness(source: str) -> list[str]:
             continue
         found += [f"{node.lineno}: {name}" for name in used]
     return found
+
+
+# Paths of a run may be those of an object store, which these know nothing of.
+DISK_ONLY = ("pathlib.Path", "open", "io.open", "os.path.", "shutil.", "numpy.load", "numpy.save", "tempfile.")
+DISK_ONLY += tuple(
+    f"os.{name}" for name in ("listdir", "mkdir", "makedirs", "remove", "rename", "replace", "stat", "walk")
+)
+MAY_USE_THE_DISK = {
+    "jkd/places.py": "tells the two kinds of paths apart",
+    "jkd/files.py": "what is done on the disk alone: drafts, locks",
+    "jkd/cli.py": "/dev/null, and the package's own folder",
+    "jkd/environment.py": "/proc/cpuinfo, and the package's own folder",
+    "jkd/config/resolve.py": "config files, which Python loads",
+    "jkd/pretrained/callable.py": "modules, which Python loads",
+    "jkd/report/page.py": "a file of the package",
+    "jkd/data/digits.py": "a file of the package",
+    "jkd/data/folder.py": "walks a folder of the disk; a store is walked beside it",
+    "jkd/data/listing.py": "the ending of a name",
+    "jkd/graph/views.py": "np.load of a file that is open already",
+}
+
+
+def _disk_only(source: str) -> list[str]:
+    """Calls that take a path of the disk only, `line: what`."""
+    tree = ast.parse(source)
+    names = _names(tree)
+    calls = [(node.lineno, _dotted(node.func, names)) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [
+        f"{line}: {name}"
+        for line, name in calls
+        if any(name == it or (it.endswith(".") and name.startswith(it)) for it in DISK_ONLY)
+    ]
+
+
+def test_paths_of_a_run_may_be_those_of_a_store(root: Path):
+    found = {
+        name: calls
+        for path in (root / "jkd").rglob("*.py")
+        if (name := path.relative_to(root).as_posix()) not in MAY_USE_THE_DISK
+        and (calls := _disk_only(path.read_text()))
+    }
+    assert not found, f"use jkd.places or jkd.files, or say in MAY_USE_THE_DISK why not: {found}"
+    used = {name for name in MAY_USE_THE_DISK if _disk_only((root / name).read_text())}
+    assert used == set(MAY_USE_THE_DISK), "these no longer need to be in MAY_USE_THE_DISK"
 
 
 def test_no_randomness_but_that_of_named_streams(root: Path):

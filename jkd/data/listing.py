@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from jkd import places
 from jkd.data.decode import SUFFIXES
 from jkd.data.sources import some
 from jkd.errors import UserError
@@ -39,7 +40,7 @@ class InFile:
     size: int
 
     def read(self) -> bytes:
-        with open(self.path, "rb") as file:
+        with places.open_read(self.path) as file:
             file.seek(self.offset)
             return file.read(self.size)
 

@@ -3,14 +3,15 @@
 import math
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 
+from jkd import places
 from jkd.data.decode import resize
 from jkd.data.folder import existing
 from jkd.data.sources import LOAD_BYTES, ArraySource, check_pixels, keep, some
 from jkd.errors import UserError
+from jkd.places import Path
 
 EXPECTED = (
     "Expected <split>_images (uint8, [N, H, W] or [N, H, W, C] with C = 1..4) and <split>_labels "
@@ -30,7 +31,7 @@ def load(
     """
     file = existing(path)
     try:
-        with zipfile.ZipFile(file) as archive:
+        with places.open_read(file) as raw, zipfile.ZipFile(raw) as archive:
             arrays = _arrays(archive, file, splits)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, SyntaxError) as error:
         raise UserError(f"data.path: {file} is not a readable npz file ({error}). Write it with np.savez.") from None

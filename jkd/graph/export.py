@@ -9,15 +9,15 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from jkd import files
+from jkd import files, places
 from jkd.errors import UserError
 from jkd.graph.knowledge_graph import KnowledgeGraph
+from jkd.places import Path
 
 # Escaped: control characters, line separators, surrogates, non-characters, and the escape sign itself.
 ODD = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
@@ -68,7 +68,7 @@ def to_json(graph: KnowledgeGraph, names: Sequence[str] | Callable[[int], str] |
 def export(graph: KnowledgeGraph, path: str | Path, names: Sequence[str] | Callable[[int], str] | None = None) -> None:
     """Writes a `.graphml` or `.json` file, atomically."""
     writers = {".graphml": to_graphml, ".json": to_json}
-    path = Path(path)
+    path = places.path_of(path)
     if path.suffix not in writers:
         raise UserError(f"export: expected a file ending in .graphml or .json, got '{path.name}'.")
     files.write_bytes(path, writers[path.suffix](graph, names))

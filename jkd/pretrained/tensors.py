@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jkd import places
 from jkd.errors import UserError
+from jkd.places import Path
 
 FLOATS = ("F32", "F16", "BF16")  # all of these fit into float32 without loss
 INTEGERS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
@@ -56,10 +57,10 @@ def opened(path: str | Path) -> Iterator[Tensors]:
     """Opens a safetensors file as `Tensors`; whatever is wrong with it is a `UserError` that names it."""
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
+    if not places.path_of(path).is_file():
         raise UserError(f"{path} is not a file. Give the path of a safetensors file.")
     try:
-        with safe_open(path, framework="np") as file:
+        with places.local(path) as here, safe_open(here, framework="np") as file:
             yield Tensors(path, file)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(

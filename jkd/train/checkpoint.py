@@ -7,9 +7,7 @@ it a checkpoint does not count, and one whose leaves disagree with it is never u
 
 import contextlib
 import logging
-import shutil
 import warnings
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,9 +15,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 
-from jkd import changes, digest, files
+from jkd import changes, digest, files, places
 from jkd.changes import Inputs
 from jkd.errors import UserError
+from jkd.places import Path
 from jkd.train.state import TrainState
 
 KEEP = 2
@@ -33,11 +32,11 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
     """
     tree = jax.tree.map(np.asarray, serialization.to_state_dict(state))
     step = int(tree["step"])
-    target = folder.absolute() / str(step)
+    target = places.absolute(folder) / str(step)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob("*.orbax-checkpoint-tmp*"):  # left by a kill while orbax was writing
-            shutil.rmtree(stale, ignore_errors=True)
+            places.remove_tree(stale)
         if target.exists():  # left by a kill between the two writes, or found to be damaged
             _remove(target)
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
@@ -49,7 +48,7 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
         files.write_json(_sidecar(target), sidecar)
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError):
-            shutil.rmtree(target, ignore_errors=True)
+            places.remove_tree(target)
         full = "No space left on device" in str(error)  # tensorstore buries it in a page of paths
         reason = "no space left on device" if full else str(error)
         raise UserError(f"cannot save the checkpoint {target}: {reason}. Free space or check permissions.") from None
@@ -103,7 +102,7 @@ def _read(path: Path, like: TrainState, inputs: str) -> TrainState:
     expected = jax.tree.map(np.asarray, serialization.to_state_dict(like))
     try:
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-            restored = jax.tree.map(np.asarray, checkpointer.restore(path.absolute()))
+            restored = jax.tree.map(np.asarray, checkpointer.restore(places.absolute(path)))
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
         raise UserError(f"checkpoint {path} cannot be read ({type(error).__name__}).") from None
     found = digest.flatten(restored)
@@ -158,7 +157,7 @@ def _sidecar(path: Path) -> Path:
 def _remove(path: Path) -> None:
     """The sidecar first: without it the checkpoint no longer counts, whenever the removal is interrupted."""
     _sidecar(path).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
+    places.remove_tree(path)
 
 
 @contextlib.contextmanager
