@@ -12,13 +12,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jkd import config as configs
-from jkd import digest, objective, sharding, xla
+from jkd import digest, objective, processes, sharding, xla
 from jkd.data import DataSet, open_dataset
 from jkd.errors import UserError
 from jkd.models import build_model
 from jkd.pretrained import callable as own_function
 from jkd.pretrained import vgg
 from jkd.tasks import TASKS, Task
+from jkd.train.dispatch import MeshStep, PmapStep, Step
+from jkd.train.elastic import elastic_step
 from jkd.train.optimizer import make_optimizer
 from jkd.train.predict import Predictor
 from jkd.train.state import PyTree
@@ -42,14 +44,14 @@ class Compiled:
 
     Attributes:
       program: what they are made from.
-      step: `Program.train_steps` on the mesh.
+      step: the program, ready to run on the devices (see `jkd.train.dispatch`).
       init: `(run, teacher variables) -> TrainState`.
       project_student: `(objective parameters, embeddings [B, D]) -> [B, P]`.
       project_nodes: `(objective parameters, knowledge, nodes [B]) -> [B, P]`.
     """
 
     program: Program
-    step: Callable[..., Any]
+    step: Step
     init: Callable[..., Any]
     project_student: Callable[..., Any]
     project_nodes: Callable[..., Any]
@@ -83,8 +85,22 @@ class Session:
             return Teacher(self.apply_of(network), variables, digest.of_json(made_of))
         return None
 
+    @property
+    def parts(self) -> int:
+        """Into how many equal parts a batch is cut, for devices or as virtual shards."""
+        return self.config.shards if self.config.reduction == "elastic" else int(self.mesh.devices.size)
+
+    def step(self, program: Program) -> Step:
+        """A program as the config wants it run."""
+        if self.config.reduction == "elastic":
+            return elastic_step(program, self.config.shards, sharding.local_devices(self.config.devices))
+        if self.config.parallelism == "pmap":
+            return PmapStep(program, list(self.mesh.devices.flat))
+        return MeshStep(program, self.mesh)
+
     def module(self, network: ConfigDict) -> Any:
-        return build_model(network, len(self.dataset.classes))
+        axis = sharding.AXIS if self.config.parallelism == "pmap" else None
+        return build_model(network, len(self.dataset.classes), axis)
 
     def apply_of(self, network: ConfigDict) -> Apply:
         """The evaluation-mode forward pass of a network of ours; the same object for equal networks."""
@@ -116,7 +132,7 @@ class Session:
         key = digest.of_json([seen, steps, id(teacher) if teacher else 0, where == "teacher"])
         if key not in self._programs:
             settings = network.train
-            sharding.check_batch(self.mesh, settings.batch, settings.accumulate, where)
+            sharding.check_batch(self.parts, settings.batch, settings.accumulate, where)
             program = Program(
                 task=self.task,
                 module=self.module(network),
@@ -128,11 +144,11 @@ class Session:
                 mean=self.config.data.mean,
                 std=self.config.data.std,
                 teacher=teacher,
-                mesh=self.mesh,
+                parts=settings.accumulate,
             )
             self._programs[key] = Compiled(
                 program,
-                step=program.jitted(),
+                step=self.step(program),
                 init=self._init(program),
                 project_student=jax.jit(program.objective.project_student),
                 project_nodes=jax.jit(program.project_nodes),
@@ -149,7 +165,8 @@ class Session:
 
 def open_session(config: ConfigDict) -> Session:
     """Opens the data set and the devices of a resolved config."""
-    xla.set_flags()
+    xla.set_flags(config.reduction, config.deterministic)
+    processes.look()
     dataset = open_dataset(config.data)
     channels = dataset.shape[-1]
     if len(config.data.mean) not in (1, channels):
@@ -161,7 +178,19 @@ def open_session(config: ConfigDict) -> Session:
                 raise UserError(
                     f"{where}.train.augment.{key}: {augment[key]} pixels leave nothing of images of {side} a side."
                 )
-    return Session(config, dataset, sharding.make_mesh(config.devices), TASKS[config.task])
+    return Session(config, dataset, _mesh(config), TASKS[config.task])
+
+
+def _mesh(config: ConfigDict) -> Mesh:
+    """The devices that programs over a mesh run on. With elastic reduction, one: its bits are those of any number."""
+    mesh = sharding.make_mesh(config.devices)
+    if config.reduction == "elastic":
+        if config.shards % processes.count():
+            raise UserError(f"shards: {config.shards} cannot be dealt out to {processes.count()} processes.")
+        return sharding.one_device()
+    if config.parallelism == "pmap" and processes.count() > 1:
+        raise UserError("parallelism: 'pmap' is for one process. Use 'jit', which runs on any number.")
+    return mesh
 
 
 def steps_of(network: ConfigDict, samples: int) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from jkd import __version__
+from jkd import __version__, processes
 from jkd.errors import UserError, did_you_mean
 
 FORMAT_WARNING = warnings.formatwarning
@@ -66,6 +66,8 @@ def _plain_warning(
 def _ended(message: str, code: int) -> int:
     with contextlib.suppress(OSError):
         print(f"jkd: {message}", file=sys.stderr, flush=True)
+    if processes.count() > 1:  # leaving in order would wait for the others, which wait for this one
+        os._exit(code)
     return code
 
 
@@ -149,6 +151,10 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     add("--replicate", metavar="I", type=int, default=None, help="only this replicate; no report")
     _allow_flag(add)
     add("--quiet", action="store_true", help="no progress")
+    add("--distributed", action="store_true", help="one of several processes, as the cluster's environment says")
+    add("--coordinator", metavar="HOST:PORT", default="", help="of process 0, where no cluster's environment says it")
+    add("--processes", metavar="N", type=int, default=0, help="how many processes there are")
+    add("--process", metavar="I", type=int, default=-1, help="which one this is, from 0")
     add = verb(
         "evaluate",
         _evaluate,
@@ -228,6 +234,7 @@ def _distill(options: argparse.Namespace) -> None:
     if options.only == "":
         raise UserError("--only: expected NAME/SEED, NAME or graph, got nothing.")
     config = _resolved(options)
+    _join_processes(options, config)
     from jkd import report, run
     from jkd.train import interrupt
 
@@ -242,6 +249,22 @@ def _distill(options: argparse.Namespace) -> None:
         )
     if summary is not None:
         _say(report.table(summary), _where(options.workdir))
+
+
+def _join_processes(options: argparse.Namespace, config: "ConfigDict") -> None:  # type: ignore[name-defined]
+    """Starts `jax.distributed` where the flags ask for it, with the XLA flags of the config set before."""
+    given = (bool(options.coordinator), options.processes > 0, options.process >= 0)
+    if any(given) and not all(given):
+        raise UserError(
+            "--coordinator, --processes and --process belong together: all of them, or --distributed alone."
+        )
+    if any(given) and not options.process < options.processes:
+        raise UserError(f"--process: expected 0 to {options.processes - 1}, got {options.process}.")
+    if options.distributed or any(given):
+        from jkd import processes, xla
+
+        xla.set_flags(config.reduction, config.deterministic)
+        processes.start(options.coordinator, options.processes, options.process)
 
 
 def _where(workdir: "places.Path") -> str:  # type: ignore[name-defined]

@@ -5,45 +5,102 @@ two processes that make one part make the same bytes, twice.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
+import math
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from jkd import places
+from jkd import places, processes
 from jkd.errors import Locked, UserError
 from jkd.places import Path
 
 HOST = socket.gethostname()
 POLL = 0.2  # seconds between two tries for a lock
+PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)  # what a network file system gets over
+PAUSES = (0.1, 0.4, 1.6)  # seconds before another try
+
+HEADER = 2**24  # most bytes of a safetensors header: some 200,000 arrays
+
+T = TypeVar("T")
+
+
+def retried(action: Callable[[], T]) -> T:
+    """What `action` returns. Errors of storage that may pass are waited for, three times; then, as any other, raised.
+
+    The one place where jkd tries again. `action` must be safe to repeat.
+    """
+    for pause in PAUSES:
+        try:
+            return action()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+        time.sleep(pause)
+    return action()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes to a neighbour, syncs, renames. A kill or a full disk leaves the old file as it was."""
+    """Writes to a neighbour, syncs, renames. A kill or a full disk leaves the old file as it was.
+
+    Of several processes the first alone writes.
+    """
+    if not processes.first():
+        return
     if places.is_remote(path):
         return places.write_whole(path, data)
     make_folder(path.parent)
     draft = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
-    try:
+
+    def write() -> None:
         with open(draft, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
+
+    try:
+        retried(write)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}. Free space or check permissions.") from None
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file system gone read-only has nothing to tidy up
+            draft.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Writes and removes a file in `folder`, so that a full, read-only or foreign one is found before hours of work.
+
+    Raises:
+      UserError: naming the folder and why nothing can be written.
+    """
+    make_folder(folder)
+    probe = folder / f".probe.{HOST}.{os.getpid()}.tmp"
+    write_bytes(probe, bytes(4096))
+    probe.unlink(missing_ok=True)
+
+
+def appender(path: Path) -> "IO[bytes] | places.Rewritten":
+    """A file to append to; what is written lies in the file at once, not in a buffer. Not so in an object store."""
+    if places.is_remote(path):
+        return places.Rewritten(path)
+    try:
+        return open(path, "ab", buffering=0)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Free space or check permissions.") from None
 
 
 def remove_drafts(folder: Path) -> None:
     """Removes what killed processes had begun to write; only for who holds the folder's lock."""
-    for draft in () if places.is_remote(folder) else folder.glob(".*.tmp"):
+    if not processes.first() or places.is_remote(folder):
+        return
+    for draft in folder.glob(".*.tmp"):
         draft.unlink(missing_ok=True)
 
 
@@ -59,18 +116,55 @@ def make_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON with sorted keys, atomically. NaN is refused: use null for 'not measured'."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes: equal values give equal bytes."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; a missing or broken file is a `UserError` that names it."""
+    """Reads JSON; a missing or broken file, or one that gives a key twice, is a `UserError` that names it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = retried(path.read_bytes).decode()
+        return json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_number)
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}). Check it and its permissions.") from None
+    except RecursionError:
+        raise UserError(f"{path} is not valid JSON (nested too deeply). Delete it and run again.") from None
+    except ValueError as error:  # of the encoding, the syntax, or a number of thousands of digits
         raise UserError(f"{path} is not valid JSON ({error}). Delete it and run again.") from None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number that JSON knows")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} comes up twice")
+    return made
+
+
+def check_header(path: Path) -> None:
+    """Refuses, with a `ValueError`, a safetensors file that names an array twice, which its own reader lets pass.
+
+    To be called for a file that the reader has opened: its header is of the form that it should have.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > HEADER:
+            raise ValueError(f"its header has {length} bytes, over {HEADER}")
+        json.loads(file.read(length), object_pairs_hook=_object)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -83,13 +177,16 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Reads a safetensors file; no code runs, and a malformed file is a `UserError` that names it."""
     from safetensors import SafetensorError
-    from safetensors.numpy import load, load_file
+    from safetensors.numpy import load_file
 
     try:
-        return load(path.read_bytes()) if places.is_remote(path) else load_file(path)
+        with places.local(path) as here:
+            arrays = retried(lambda: load_file(here))
+            check_header(here)
+        return arrays
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
-    except (SafetensorError, ValueError, OSError, KeyError) as error:
+    except (SafetensorError, ValueError, TypeError, OSError, KeyError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Make or copy it again.") from None
 
 
@@ -97,8 +194,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def lock(folder: Path, what: str, wait: bool = False, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """Holds `folder/.lock` while the body runs.
 
-    An `flock`: the kernel releases it when its owner dies, so a killed run leaves nothing stale behind. An object store
-    has none: there, the body runs at once, and whoever shares a workdir shares it out by `--only`.
+    An `flock`: the kernel releases it when its owner dies, so a killed run leaves nothing stale behind. Of several
+    processes that compute one run, the first holds it for all. An object store has no locks: there, the body runs at
+    once, and whoever shares a workdir shares it out by `--only`.
 
     Args:
       folder: made if it is not there.
@@ -110,7 +208,7 @@ def lock(folder: Path, what: str, wait: bool = False, waiting: Callable[[str], N
       Locked: another process holds it.
       UserError: no lock can be made here.
     """
-    if places.is_remote(folder):
+    if not processes.first() or places.is_remote(folder):
         yield
         return
     make_folder(folder)

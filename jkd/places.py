@@ -80,6 +80,14 @@ def size(path: Path) -> int:
     return found.length if is_remote(path) else found.st_size
 
 
+def files_below(path: Path) -> list[Path]:
+    """Every file below a folder, and every link, whatever it points to, sorted."""
+    if is_remote(path):
+        walked: Any = path
+        return sorted(folder / name for folder, _, names in walked.walk() for name in names)
+    return sorted(entry for entry in path.rglob("*") if entry.is_file() or entry.is_symlink())
+
+
 def remove_tree(path: Path) -> None:
     """Removes a folder and all below it; none there, or one that will not go, is no error."""
     if is_remote(path):
@@ -103,34 +111,30 @@ def local(path: str | Path) -> Iterator[pathlib.Path]:
         yield copy
 
 
-def appending(path: Path) -> "IO[str] | Rewritten":
-    """Opens a text file to add lines to."""
-    return Rewritten(path) if is_remote(path) else open(path, "a", encoding="utf-8")
-
-
 class Rewritten:
-    """Lines added to an object of a store, which cannot be appended to: all of it is kept, and written anew.
+    """Bytes added to an object of a store, which cannot be appended to: all of it is kept, and written anew.
 
-    Not at every `flush`, but once in `REWRITE_EVERY` seconds, and at the end; a kill may cost the lines since.
+    Not with every `write`, but once in `REWRITE_EVERY` seconds, or in twenty times as long as the last time took, and
+    at the end; a kill may cost what was added since.
     """
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path = path
-        self._text = path.read_text(encoding="utf-8") if path.exists() else ""
+        self._data = bytearray(path.read_bytes() if path.exists() else b"")
         self._behind = False
-        self._written = 0.0
+        self._due = 0.0
 
-    def write(self, text: str) -> int:
+    def write(self, data: bytes) -> int:
         """Adds to the end."""
-        self._text += text
+        self._data += data
         self._behind = True
-        return len(text)
+        if time.monotonic() >= self._due:
+            self._rewrite()
+        return len(data)
 
     def flush(self) -> None:
-        """Writes the object, if that is due."""
-        if self._behind and time.monotonic() - self._written >= REWRITE_EVERY:
-            self._rewrite()
+        """Does nothing: `write` has done what is due."""
 
     def close(self) -> None:
         """Writes what is not written yet."""
@@ -138,8 +142,10 @@ class Rewritten:
             self._rewrite()
 
     def _rewrite(self) -> None:
-        write_whole(self._path, self._text.encode())
-        self._behind, self._written = False, time.monotonic()
+        started = time.monotonic()
+        write_whole(self._path, bytes(self._data))
+        now = time.monotonic()
+        self._behind, self._due = False, now + max(REWRITE_EVERY, 20 * (now - started))
 
 
 def _short(error: Exception) -> str:

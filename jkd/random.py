@@ -30,6 +30,7 @@ __all__ = [
 
 STREAMS = (
     "augment",  # per step and sample: crops, flips, mixup partners
+    "bootstrap",  # which test samples a resampled test set holds
     "dropout",  # per step and sample
     "edges",  # random-edge controls
     "folds",  # which fold a labelled sample falls into

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jkd import build, files, manifest, parts, places
+from jkd import build, files, manifest, parts, places, processes
 from jkd import config as configs
 from jkd import report as reports
 from jkd.build import Session
@@ -47,7 +47,7 @@ def distill(
       allow_change: keys of config or environment that may differ from the manifest's of the run that is there.
 
     Returns:
-      The summary, as in `report/summary.json`; None when only a part was asked for.
+      The summary, as in `report/summary.json`; None when only a part was asked for, and in all processes but the first.
 
     Raises:
       UserError: for a mistake in the config, the data or the workdir.
@@ -61,7 +61,7 @@ def distill(
     session = build.open_session(config)
     parts.check(session)  # up to here nothing is written
     allowed = manifest.open_run(workdir, config, session.dataset, session.mesh, allow_change)
-    with RunProgress(len(replicates) * (2 + len(students)), quiet) as progress:
+    with RunProgress(len(replicates) * (2 + len(students)), quiet or not processes.first()) as progress:
         locked = []
         for index in replicates:
             place = Place(workdir, index, allowed)
@@ -79,7 +79,7 @@ def distill(
                     locked.append((split, teacher, graph, place, name, seed))
         for made_of in locked:  # others were at work on these: wait for them last
             parts.make_student(session, *made_of, progress, wait=True)
-    if only or replicate is not None:
+    if only or replicate is not None or not processes.first():
         return None
     return reports.write_report(workdir, session.dataset, _first_graph(workdir))
 

@@ -7,28 +7,42 @@ from importlib import metadata
 
 # Both types, or none: with DOT alone every reduction over channels (BatchNorm) becomes far slower.
 CPU_FUSION = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+# Neither operations that add in no fixed order nor a choice among kernels by their speed (which implies another order).
+GPU_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+THREADS = 8  # of XLA's pool on CPU, where it is to be the same everywhere; at least the number of devices
 KNOWN_TO = ((0, 10),)  # jaxlib releases that know the flag; others would refuse to start
 
 
-def set_flags() -> None:
-    """Adds the flags to `XLA_FLAGS`, which jax reads when it first looks for devices. Only what this jaxlib knows.
+def set_flags(reduction: str = "plain", deterministic: bool = True) -> None:
+    """Adds what is missing to `XLA_FLAGS` and `NPROC`, which jax reads when it first looks for devices.
+
+    Args:
+      reduction: of the config. With `elastic` the CPU's thread pool gets one size on every machine, since some sums
+        (attention's) depend on it.
+      deterministic: whether accelerators may only use operations, and choices among them, that repeat to the bit.
 
     In a session in which jax has computed before, it is too late: a warning says so, and nothing is set.
     """
-    given = os.environ.get("XLA_FLAGS", "")
-    if CPU_FUSION.split("=")[0] in given:
-        return
-    release = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
-    if release not in KNOWN_TO:
-        return
-    if _in_use():
+    given, wanted = os.environ.get("XLA_FLAGS", ""), {}
+    missing = []
+    if tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2]) in KNOWN_TO:
+        missing.append(CPU_FUSION)
+    if deterministic:
+        missing.append(GPU_DETERMINISTIC)
+    missing = [flag for flag in missing if flag.split("=")[0] not in given]
+    if missing:
+        wanted["XLA_FLAGS"] = " ".join([*given.split(), *missing])
+    if reduction == "elastic" and "NPROC" not in os.environ:
+        wanted["NPROC"] = str(THREADS)
+    if wanted and _in_use():
+        settings = " ".join(f"{key}={value!r}" for key, value in wanted.items())
         warnings.warn(
-            "jax was in use before jkd could set its XLA flags: this run is as good, but slower on some networks and "
-            f"not bit for bit that of the command line. To have both, start with XLA_FLAGS={CPU_FUSION}.",
+            "jax was in use before jkd could set its flags: this run is as good, but slower on some networks and not "
+            f"bit for bit that of the command line. To have both, start with {settings}.",
             stacklevel=3,
         )
         return
-    os.environ["XLA_FLAGS"] = f"{given} {CPU_FUSION}".strip()
+    os.environ.update(wanted)
 
 
 def flags() -> list[str]:

@@ -56,7 +56,7 @@ def bench(spec: str, width: int, batch: int, pairs: int) -> None:
     sizes = ", ".join(f"{each.model} of width {each.width}" for each in (teacher, students[next(iter(compiled))]))
     image = "x".join(map(str, session.dataset.shape))
     print(f"{spec}: {sizes}; {image} images, batch {batch}; {' '.join(xla.flags()) or 'no XLA flags'}", flush=True)
-    fused = {name: Runner(session, each, each.step) for name, each in compiled.items()}
+    fused = {name: Runner(session, each, fused_step(each)) for name, each in compiled.items()}
     for name, each in compiled.items():
         times = interleave(fused[name], Runner(session, each, apart(each.program)), pairs)
         show(f"{name}: fused / apart", times)
@@ -93,6 +93,15 @@ def program_of(session: Session, name: str) -> Compiled:
     return session.program(network, goal, session.apply_of(session.config.teacher), NODES, f"students.{name}")
 
 
+def fused_step(compiled: Compiled) -> Step:
+    """The step as training runs it, with its checksums."""
+
+    def step(state: Any, variables: Any, knowledge: Knowledge, chunk: Any, run: build.Run) -> Any:
+        return compiled.step.bind(variables, knowledge, run)(state, chunk)
+
+    return step
+
+
 def apart(program: Program) -> Step:
     """The step as two programs, called one after the other; takes and returns what the fused one does."""
 
@@ -116,7 +125,7 @@ def apart(program: Program) -> Step:
     learn = jax.jit(learn, donate_argnums=0)
 
     def step(state: Any, variables: Any, knowledge: Knowledge, chunk: Any, run: build.Run) -> Any:
-        batches = {key: value for key, value in chunk.items() if key != "count"}
+        batches = {key: value for key, value in chunk.items() if np.ndim(value)}
         return learn(state, teach(variables, knowledge, batches, run))
 
     return step
@@ -145,7 +154,7 @@ class Runner:
         at = at.reshape(steps, batch)
         chunk = {"image": self.source.images(at), "label": self.source.labels[at], "id": at, "node": at}
         chunk["step"] = self.calls * steps + np.arange(steps, dtype=np.int32)
-        chunk["count"] = np.int32(steps)
+        chunk |= {"count": np.int32(steps), "record": np.asarray(True)}
         self.calls += 1
         start, processor = time.perf_counter(), time.process_time()
         self.state, metrics = self.step(self.state, self.teacher, self.knowledge, chunk, self.run)

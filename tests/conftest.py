@@ -6,6 +6,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 
 import contextlib
+import json
 import logging
 import re
 import shutil
@@ -41,6 +42,69 @@ def put_value(config: ConfigDict, path: str, value: Any) -> None:
         config = config[group]
     with config.ignore_type():
         config[key] = value
+
+
+class Tries:
+    """Counts injected faults. `with tries(what):` is one; it passes when its body does, and the others still run.
+
+    Attributes:
+      full: whether the full counts were asked for (`launch/faults.sh`) or a seeded sample.
+    """
+
+    def __init__(self) -> None:
+        self.full = os.environ.get("JKD_FAULTS") == "full"
+        self.tried = self.passed = 0
+        self.failures: list[str] = []
+
+    def count(self, sample: int, full: int) -> int:
+        """How many to inject."""
+        return full if self.full else sample
+
+    @contextlib.contextmanager
+    def __call__(self, what: object) -> Iterator[None]:
+        self.tried += 1
+        try:
+            yield
+        except (Exception, pytest.fail.Exception) as error:
+            self.failures.append(f"{what}: {type(error).__name__}: {error}")
+        else:
+            self.passed += 1
+
+
+TRIES = pytest.StashKey[Tries]()
+
+
+@pytest.fixture
+def tries(request: pytest.FixtureRequest) -> Tries:
+    """Counts injected faults; the test fails in the end when one of them did."""
+    request.node.stash[TRIES] = Tries()
+    return request.node.stash[TRIES]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """Fails a test of which an injected fault did."""
+    result = yield
+    tries = pyfuncitem.stash.get(TRIES, None)
+    if tries and tries.failures:
+        shown = "\n".join(tries.failures[:10])
+        pytest.fail(f"{len(tries.failures)} of {tries.tried} failed, such as\n{shown}", pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Writes a line for each fault of the table that a test is about, where `launch/faults.sh` asks for it."""
+    report = yield
+    record, tries = os.environ.get("JKD_FAULTS_RECORD"), item.stash.get(TRIES, None)
+    if record and (report.when == "call" or not report.passed):
+        tried, passed = (tries.tried, tries.passed) if tries and tries.tried else (1, int(report.passed))
+        line = {"test": item.nodeid, "skipped": report.skipped, "tried": tried, "passed": passed}
+        with open(record, "a", encoding="utf-8") as file:
+            for mark in item.iter_markers("fault"):
+                for row in mark.args:
+                    file.write(json.dumps({"row": row, **line}) + "\n")
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +181,9 @@ class Tiny:
 
     def start(self, *arguments: str, code: str = "", **options: Any) -> "subprocess.Popen[str]":
         """Starts `jkd` in a process of its own; `code` runs in it before."""
-        whole = f"import sys\n{code}\nfrom jkd.cli import main\nsys.exit(main())"
+        # A shell without job control has its background jobs ignore Ctrl-C, and everything below them inherits that.
+        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        whole = f"import sys\n{heard}\n{code}\nfrom jkd.cli import main\nsys.exit(main())"
         streams = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),

@@ -14,7 +14,7 @@ from jkd.data import open_dataset
 from jkd.errors import Locked, UserError
 from jkd.progress import RunProgress
 
-METRICS = ("accuracy", "nll", "ece", "agreement", "churn")
+METRICS = ("accuracy", "nll", "ece", "agreement", "seed_churn", "replicate_churn")
 
 
 @pytest.fixture

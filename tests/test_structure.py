@@ -19,7 +19,20 @@ ORDER = (
     ("graph", "pretrained"),
     ("evaluate", "losses", "models", "data"),
     ("environment",),
-    ("sharding", "config", "files", "random", "digest", "methods", "errors", "xla", "changes", "ledger", "places"),
+    (
+        "sharding",
+        "config",
+        "files",
+        "random",
+        "digest",
+        "methods",
+        "errors",
+        "xla",
+        "changes",
+        "ledger",
+        "places",
+        "processes",
+    ),
 )
 RANK = {name: rank for rank, line in enumerate(reversed(ORDER)) for name in line}
 
@@ -186,7 +199,6 @@ MAY_USE_THE_DISK = {
     "jkd/data/digits.py": "a file of the package",
     "jkd/data/folder.py": "walks a folder of the disk; a store is walked beside it",
     "jkd/data/listing.py": "the ending of a name",
-    "jkd/graph/views.py": "np.load of a file that is open already",
 }
 
 

@@ -20,7 +20,9 @@ print(len(caught), xla.flags())
 """
 
 
-@pytest.mark.parametrize(("before", "said"), [("", f"0 [{xla.CPU_FUSION!r}]"), ("jnp.ones(3)", "1 []")])
+@pytest.mark.parametrize(
+    ("before", "said"), [("", f"0 [{xla.CPU_FUSION!r}, {xla.GPU_DETERMINISTIC!r}]"), ("jnp.ones(3)", "1 []")]
+)
 def test_flags_are_set_in_time_or_not_claimed(before: str, said: str):
     code = LATE.format(before=before)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
@@ -28,7 +30,7 @@ def test_flags_are_set_in_time_or_not_claimed(before: str, said: str):
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch):
-    mine = f"{xla.CPU_FUSION.split('=')[0]}=LIBRARY_FUSION_TYPE_REDUCE --xla_force_host_platform_device_count=2"
-    monkeypatch.setenv("XLA_FLAGS", mine)
+    own = f"{xla.CPU_FUSION.split('=')[0]}=LIBRARY_FUSION_TYPE_REDUCE", "--xla_gpu_deterministic_ops=false"
+    monkeypatch.setenv("XLA_FLAGS", f"{' '.join(own)} --xla_force_host_platform_device_count=2")
     xla.set_flags()
-    assert xla.flags() == [mine.split()[0]]
+    assert xla.flags() == list(own)

@@ -12,6 +12,8 @@ from jkd.errors import UserError, did_you_mean
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "task": ("classification",),
+    "reduction": ("plain", "elastic"),
+    "parallelism": ("jit", "pmap"),
     "model": ("mlp", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19"),
     "layout": ("cifar", "torchvision"),
     "dtype": ("float32", "bfloat16"),
@@ -29,6 +31,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "replicates": (1, 10_000),
     "teacher.seed": (0, 2**31 - 1),
     "devices": (0, 1_000_000),
+    "shards": (1, 4096),
     "width": (1, 1_000_000),
     "depth": (0, 1_000),
     "dropout": (0, 0.95),
@@ -38,6 +41,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.accumulate": (1, 10**5),
     "train.steps_per_call": (1, 10**5),
     "train.checkpoint_every": (0, 10**9),
+    "train.digest_every": (1, 10**9),
     "train.log_every": (1, 10**9),
     "train.eval_every": (0, 10**9),
     "train.ema": (0, 0.999999),
@@ -54,7 +58,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.limit": (0, 10**12),
     "data.test_limit": (0, 10**12),
     "data.image_size": (0, 16_384),
-    "data.max_pixels": (1, 10**10),
+    "data.max_pixels": (1, 178_956_970),  # what Pillow opens at all
+    "data.broken_limit": (0, 1),
+    "data.timeout": (0, 10**6),
     "data.val": (0, 0.9),
     "data.pool": (0, 10**12),
     "data.labels": (0, 10**12),
@@ -100,11 +106,20 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"seeds: expected one or more different whole numbers, got {config.seeds}.")
     if any(not float(seed).is_integer() or not 0 <= seed < 2**31 for seed in config.seeds):
         raise UserError(f"seeds: expected whole numbers from 0 to 2**31 - 1, got {config.seeds}.")
+    if config.reduction == "elastic" and config.parallelism == "pmap":
+        raise UserError("parallelism: 'pmap' adds up in plain order. Use 'jit' with reduction = 'elastic'.")
     _check_data(config)
     _check_network(config.teacher, "teacher")
     for name, student in config.students.items():
         _check_network(student, f"students.{name}")
         _check_student(config, name, student)
+    for where, network in (("teacher", config.teacher), *((f"students.{n}", s) for n, s in config.students.items())):
+        if network.train.accumulate > 1 and config.reduction == "elastic":
+            raise UserError(
+                f"{where}.train.accumulate: with reduction = 'elastic', config.shards cuts the batch. Use 1."
+            )
+        if network.train.accumulate > 1 and config.parallelism == "pmap":
+            raise UserError(f"{where}.train.accumulate: with parallelism = 'pmap' devices cut the batch. Use 1.")
     for key in ("cards_student", "reference"):
         name = config.report[key]
         if name != AUTO and name not in config.students:

@@ -23,6 +23,7 @@ def _network(model: str, width: int, depth: int) -> dict[str, Any]:
             accumulate=1,  # micro-batches per step; relations still see the whole batch
             steps_per_call=1,  # steps run by one dispatch: > 1 for tiny networks; keep 1 for convolutions on CPU
             checkpoint_every=1000,  # steps; 0 = only when the run is stopped
+            digest_every=1000,  # steps between lines of digests.jsonl, the SHA-256 of the whole state
             log_every=100,  # steps between lines of metrics.jsonl
             eval_every=0,  # steps between evaluations on the validation split; 0 = never
             ema=0.0,  # decay of an exponential moving average of parameters, used for evaluation; 0 = none
@@ -62,6 +63,10 @@ def default() -> ConfigDict:
     config.seeds = (0,)  # students (and nothing else) are trained once per seed
     config.replicates = 1  # how often pool, labels, teacher and graph are made anew
     config.devices = 0  # how many of the devices to use; 0 = all
+    config.reduction = "plain"  # plain (fast) or elastic (the same bits on any number of devices and processes)
+    config.shards = 8  # elastic: virtual shards of a batch; decides the bits, and how many devices can share the work
+    config.deterministic = True  # accelerators: only what repeats to the bit; False is faster
+    config.parallelism = "jit"  # jit, or pmap (one process, equal to rounding)
     config.data = ConfigDict(
         dict(
             source="digits",  # digits, images (a folder or tars), npz, or tfds:NAME
@@ -73,6 +78,7 @@ def default() -> ConfigDict:
             image_size=0,  # resize to this many pixels a side; 0 = as they are, and all must agree
             max_pixels=64_000_000,  # an image that claims more is refused from its header
             broken="refuse",  # refuse or skip unreadable images; skipped ones are listed in the manifest
+            broken_limit=0.001,  # share of a split's images that may be skipped; more of them end the run
             mean=(0.5,),  # per channel, of pixels in 0..1
             std=(0.5,),
             val=0.0,  # share of the training samples put aside by a fixed rule: for choices, never for training
@@ -81,6 +87,7 @@ def default() -> ConfigDict:
             noise="none",  # none, symmetric (any other class), pair_flip (the next class)
             noise_rate=0.0,  # share of the kept labels that are wrong
             workers=0,  # loader processes; the order does not depend on it
+            timeout=60.0,  # seconds without a chunk after which loader processes count as hung; 0 = never
         )
     )
     config.teacher = ConfigDict(

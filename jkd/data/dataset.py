@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 
 from jkd import digest
-from jkd.data.sources import Source, some
-from jkd.errors import UserError, did_you_mean
+from jkd.data.sources import Source
+from jkd.errors import UserError, did_you_mean, some
 
 KINDS = ("digits", "images", "npz", "tfds:NAME")
 
@@ -76,7 +76,8 @@ def _images(data: ConfigDict) -> tuple[Source, Source]:
     _same_classes(*(each.classes for each in found))
     limits = (data.limit, data.test_limit)
     train, test = (
-        images.load(each, rules, broken=data.broken, limit=limit) for each, limit in zip(found, limits, strict=True)
+        images.load(each, rules, broken=data.broken, broken_limit=data.broken_limit, limit=limit)
+        for each, limit in zip(found, limits, strict=True)
     )
     if train.shape[2] != test.shape[2]:  # one split is all grey, the other is not
         train, test = train.as_rgb(), test.as_rgb()

@@ -20,6 +20,7 @@ GREY = ("1", "L", "LA", "La")
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
+JPEG_MOST = 1024  # pixels a byte of a JPEG stands for at most: an 8x8 block takes a bit or more, so 512 and a margin
 
 
 class Unreadable(Exception):
@@ -92,9 +93,15 @@ def resize(images: UInt8[np.ndarray, "n h w c"], side: int) -> UInt8[np.ndarray,
 
 def _open(data: bytes, rules: Rules) -> Image.Image:
     """Reads the header only. Pillow's own guard against bombs stays as it is, beside ours."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise Unreadable(f"claims over {most} pixels, over data.max_pixels={rules.max_pixels}") from None
     if image.width * image.height > rules.max_pixels:
         raise Unreadable(f"claims {image.height}x{image.width} pixels, over data.max_pixels={rules.max_pixels}")
+    if image.format == "JPEG" and image.width * image.height > JPEG_MOST * len(data):  # libjpeg would fill in grey
+        raise Unreadable(f"claims {image.height}x{image.width} pixels, more than its {len(data)} bytes can hold")
     return image
 
 

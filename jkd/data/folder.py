@@ -6,8 +6,7 @@ import stat
 from jkd import places
 from jkd.data import tar
 from jkd.data.listing import LAYOUT, InFile, Listing, Tree, is_image, listing
-from jkd.data.sources import some
-from jkd.errors import UserError
+from jkd.errors import UserError, some
 from jkd.places import Path
 
 

@@ -15,8 +15,8 @@ from jaxtyping import Integer, UInt8
 
 from jkd.data.decode import Rules, Unreadable, decode, header
 from jkd.data.listing import Blob, Listing
-from jkd.data.sources import IN_MEMORY_BYTES, ArraySource, fingerprint_of, keep, some
-from jkd.errors import UserError
+from jkd.data.sources import IN_MEMORY_BYTES, ArraySource, fingerprint_of, keep
+from jkd.errors import UserError, some
 
 
 class EncodedSource:
@@ -69,28 +69,33 @@ class EncodedSource:
         return EncodedSource(self._listing, self._rules, (*self.shape[:2], 3), self._digests, self.skipped)
 
 
-def load(listing: Listing, rules: Rules, *, broken: str, limit: int) -> ArraySource | EncodedSource:
+def load(
+    listing: Listing, rules: Rules, *, broken: str, broken_limit: float, limit: int
+) -> ArraySource | EncodedSource:
     """A source of the listed images.
 
     Args:
       listing: ids, labels and encoded bytes.
       rules: how to decode.
       broken: `refuse` unreadable images, or `skip` and list them.
+      broken_limit: share of the images that may be skipped.
       limit: keep so many by hash order of ids, before any is decoded (so skipped ones are not made up for); 0
         = all.
 
     Raises:
-      UserError: unreadable images under `refuse`, nothing readable, or images of several sizes.
+      UserError: unreadable images under `refuse`, more than `broken_limit` of them under `skip`, nothing readable, or
+        images of several sizes.
     """
     listing = _take(listing, keep(listing.ids, limit))
+    allowed = int(broken_limit * len(listing.ids)) if broken == "skip" else None
     height, width = _first_size(listing, rules)
     if len(listing.ids) * height * width * 3 <= IN_MEMORY_BYTES:
-        return _decoded(listing, rules, broken)
-    return _on_demand(listing, rules, broken)
+        return _decoded(listing, rules, allowed)
+    return _on_demand(listing, rules, allowed)
 
 
-def _decoded(listing: Listing, rules: Rules, broken: str) -> ArraySource:
-    images, good, skipped = _sift(listing, broken, lambda data: decode(data, rules))
+def _decoded(listing: Listing, rules: Rules, allowed: int | None) -> ArraySource:
+    images, good, skipped = _sift(listing, allowed, lambda data: decode(data, rules))
     good_listing = _take(listing, good)
     shape = _one_size(good_listing, [image.shape for image in images])
     pixels = np.empty((len(images), *shape), np.uint8)
@@ -100,17 +105,20 @@ def _decoded(listing: Listing, rules: Rules, broken: str) -> ArraySource:
     return ArraySource(listing.name, listing.classes, good_listing.ids, good_listing.labels, pixels, skipped)
 
 
-def _on_demand(listing: Listing, rules: Rules, broken: str) -> EncodedSource:
-    heads, good, skipped = _sift(listing, broken, lambda data: (header(data, rules), hashlib.sha256(data).hexdigest()))
+def _on_demand(listing: Listing, rules: Rules, allowed: int | None) -> EncodedSource:
+    heads, good, skipped = _sift(listing, allowed, lambda data: (header(data, rules), hashlib.sha256(data).hexdigest()))
     good_listing = _take(listing, good)
     shape = _one_size(good_listing, [(h, w, 1 if grey else 3) for (h, w, grey), _ in heads])
     return EncodedSource(good_listing, rules, shape, [sha for _, sha in heads], skipped)
 
 
 def _sift(
-    listing: Listing, broken: str, look: Callable[[bytes], object]
+    listing: Listing, allowed: int | None, look: Callable[[bytes], object]
 ) -> tuple[list, np.ndarray, list[tuple[str, str]]]:
-    """Applies `look` to all images: its results, the indices it could read, `(id, why)` of the others."""
+    """Applies `look` to all images: its results, the indices it could read, `(id, why)` of the others.
+
+    Of these there may be `allowed`; None allows none and says so in other words.
+    """
     seen: list = []
     good: list[int] = []
     bad: list[tuple[str, str]] = []
@@ -120,13 +128,19 @@ def _sift(
             good.append(index)
         except Unreadable as why:
             bad.append((listing.ids[index], str(why)))
-    if bad and broken == "refuse":
+    named = some([f"{name} {why}" for name, why in bad])
+    if bad and allowed is None:
         raise UserError(
-            f"{listing.name}: {len(bad)} of {len(listing.ids)} images cannot be read: "
-            f"{some([f'{name} {why}' for name, why in bad])}. Repair them, or set data.broken='skip'."
+            f"{listing.name}: {len(bad)} of {len(listing.ids)} images cannot be read: {named}. Repair them, or set "
+            "data.broken='skip'."
         )
     if not good:
-        raise UserError(f"{listing.name}: none of {len(bad)} images can be read: {bad[0][0]} {bad[0][1]}.")
+        raise UserError(f"{listing.name}: none of {len(bad)} images can be read: {named}.")
+    if allowed is not None and len(bad) > allowed:
+        raise UserError(
+            f"{listing.name}: {len(bad)} of {len(listing.ids)} images cannot be read, and data.broken_limit lets "
+            f"{allowed} be skipped: {named}. Repair them, or raise data.broken_limit."
+        )
     return seen, np.array(good), bad
 
 

@@ -8,10 +8,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from jkd import places
+from jkd import files, places
 from jkd.data.decode import SUFFIXES
-from jkd.data.sources import some
-from jkd.errors import UserError
+from jkd.errors import UserError, some
 
 
 @runtime_checkable
@@ -40,6 +39,9 @@ class InFile:
     size: int
 
     def read(self) -> bytes:
+        return files.retried(self._read)
+
+    def _read(self) -> bytes:
         with places.open_read(self.path) as file:
             file.seek(self.offset)
             return file.read(self.size)

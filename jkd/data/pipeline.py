@@ -4,8 +4,10 @@ Nothing is saved to resume: `batches(..., start_step=n)` is the same stream from
 number of workers. Students of one seed see the same order, which keeps them paired.
 """
 
+import functools
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import grain
@@ -14,6 +16,7 @@ from absl import flags
 from jaxtyping import Int32, Integer
 
 from jkd.data.sources import Source
+from jkd.data.workers import settle, watched
 from jkd.random import permutation
 
 Batch = dict[str, np.ndarray]
@@ -45,7 +48,11 @@ def _epoch(seed: int, replicate: int, size: int, epoch: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Chunks:
-    """A grain data source: element i is the chunk of `per_call` steps from `start_step + i * per_call` on."""
+    """A grain data source: element i is the i-th chunk of up to `per_call` steps from `start_step` on.
+
+    Chunks end at multiples of `per_call`, wherever the stream starts: a resumed run falls into step with an unbroken
+    one.
+    """
 
     source: Source
     subset: np.ndarray
@@ -57,26 +64,33 @@ class _Chunks:
     per_call: int
     seed: int
     replicate: int
+    rows: slice
 
     def __len__(self) -> int:
-        return -(-(self.steps - self.start_step) // self.per_call)
+        return -(-self.steps // self.per_call) - self.start_step // self.per_call
+
+    def start_of(self, index: int) -> int:
+        """The first step of a chunk."""
+        return max((self.start_step // self.per_call + index) * self.per_call, self.start_step)
 
     def __getitem__(self, index: int) -> Batch:
-        first = self.start_step + index * self.per_call
-        count = min(self.per_call, self.steps - first)
-        shape = (count, self.batch)
+        first, last = self.start_of(index), min(self.start_of(index + 1), self.steps)
+        count = last - first
         at = _positions(self.seed, self.replicate, len(self.subset), first * self.batch, count * self.batch)
-        chunk = {
+        at = at.reshape(count, self.batch)[:, self.rows]
+        shape = at.shape
+        at = at.reshape(-1)
+        made = {
             "image": self.source.images(self.subset[at]).reshape(*shape, *self.source.shape),
             "label": self.labels[at].reshape(shape),
             "id": self.subset[at].reshape(shape),
             "node": self.nodes[at].reshape(shape),
-            "step": np.arange(first, first + count, dtype=np.int32),
+            "step": np.arange(first, last, dtype=np.int32),
         }
         if count < self.per_call:  # one shape for all chunks, so that the step compiles once
-            last = np.minimum(np.arange(self.per_call), count - 1)
-            chunk = {name: array[last] for name, array in chunk.items()}
-        return chunk | {"count": np.int32(count)}
+            full = np.minimum(np.arange(self.per_call), count - 1)
+            made = {name: array[full] for name, array in made.items()}
+        return made | {"count": np.asarray(count, np.int32)}
 
 
 def batches(
@@ -91,7 +105,9 @@ def batches(
     seed: int,
     replicate: int,
     workers: int = 0,
+    timeout: float = 0.0,
     nodes: Integer[np.ndarray, " m"] | None = None,
+    rows: slice = slice(None),
 ) -> Iterator[Batch]:
     """Chunks of `per_call` training steps, from `start_step` up to `steps`.
 
@@ -106,13 +122,18 @@ def batches(
       seed: the student's (or teacher's) seed.
       replicate: number of the replicate.
       workers: loader processes; changes the speed, never the order.
+      timeout: seconds without a chunk after which loader processes count as hung; 0 = never.
       nodes: the graph node (position in the pool) of each sample of `subset`; by default its position in
         `subset`, which is right where the subset is the whole pool.
+      rows: which samples of each step's batch to load, as one of several processes does; all by default.
 
     Yields:
       `image` uint8 `[S, B, H, W, C]`, `label`, `id` (index into the source), `node` int32 `[S, B]`, `step`
       int32 `[S]` and `count` int32, the number of steps that are real: the last chunk repeats its last step
       to stay full. Closing or dropping the iterator ends its threads and processes.
+
+    Raises:
+      UserError: an image that cannot be read, or loader processes that ended or hung twice at the same chunk.
     """
     subset, labels = np.asarray(subset, np.int32), np.asarray(labels, np.int32)
     nodes = np.arange(len(subset), dtype=np.int32) if nodes is None else np.asarray(nodes, np.int32)
@@ -120,13 +141,29 @@ def batches(
         raise ValueError(
             f"{len(subset)} samples, {len(labels)} labels, {len(nodes)} nodes: expected as many of each, > 0"
         )
-    chunks = _Chunks(source, subset, labels, nodes, batch, steps, start_step, per_call, seed, replicate)
-    return _stream(chunks, workers)
+    chunks = _Chunks(source, subset, labels, nodes, batch, steps, start_step, per_call, seed, replicate, rows)
+    return _stream(chunks, workers, timeout)
 
 
-def _stream(chunks: _Chunks, workers: int) -> Iterator[Batch]:
+def _stream(chunks: _Chunks, workers: int, timeout: float) -> Iterator[Batch]:
     if chunks.steps <= chunks.start_step:
         return
+
+    def start(done: int) -> grain.DatasetIterator[Batch]:
+        return _iterator(replace(chunks, start_step=chunks.start_of(done)), workers)
+
+    if workers:
+        where = lambda done: f"step {chunks.start_of(done) + 1}"  # noqa: E731
+        yield from watched(start, len(chunks), timeout, where)
+        return
+    iterator = start(0)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _iterator(chunks: _Chunks, workers: int) -> grain.DatasetIterator[Batch]:
     # Copying from memory takes less time than handing over to a thread; decoding files is worth several.
     threads = 0 if chunks.source.in_memory or workers else 4
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
@@ -134,12 +171,8 @@ def _stream(chunks: _Chunks, workers: int) -> Iterator[Batch]:
     if workers:
         if not flags.FLAGS.is_parsed():  # as in a notebook; grain asks for its flags
             flags.FLAGS.mark_as_parsed()
-        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
-    iterator = iter(data)
-    try:
-        for chunk in iterator:
-            if workers:  # what a worker sends lies in shared memory; the copy lets it go at once
-                chunk = {name: np.array(array) for name, array in chunk.items()}
-            yield chunk
-    finally:
-        iterator.close()
+        # Chunks come through a pipe: shared memory of a process that was killed would stay behind.
+        data = grain.experimental.WithOptionsIterDataset(data, grain.experimental.DatasetOptions(min_shm_size=2**62))
+        settled = functools.partial(settle, os.getpid())
+        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2), settled)
+    return iter(data)

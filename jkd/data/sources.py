@@ -125,12 +125,6 @@ def keep(ids: Sequence[str], limit: int) -> np.ndarray:
     return np.sort(hash_order(ids, "limit")[:limit])
 
 
-def some(names: Sequence[str], most: int = 5) -> str:
-    """At most `most` names for a message, with how many more there are."""
-    shown = ", ".join(str(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def check_pixels(height: int, width: int, max_pixels: int, where: str) -> None:
     """Refuses, before anything is decoded, an image or array that claims too many pixels."""
     if height * width > max_pixels:

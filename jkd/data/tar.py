@@ -11,11 +11,16 @@ from typing import Any
 
 from jkd import places
 from jkd.data.listing import Blob, InFile, InMemory, Tree, is_image
-from jkd.data.sources import LOAD_BYTES, some
-from jkd.errors import UserError
+from jkd.data.sources import LOAD_BYTES
+from jkd.errors import UserError, some
 from jkd.places import Path
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar")
+MEMBERS = 20_000_000  # more than ImageNet-21k has; each takes some hundred bytes of memory
+RATIO, SMALL = (
+    100,
+    2**26,
+)  # a compressed tar may unpack to SMALL bytes, or to RATIO times its size: images hardly shrink
 
 
 def is_tar(path: Path) -> bool:
@@ -38,10 +43,15 @@ def scan(path: Path, splits: tuple[str, ...], max_bytes: int) -> Tree:
     unsafe: list[str] = []
     held = 0
     with _opened(path, max_bytes) as (archive, guard, compressed):
-        for member in archive:
+        count = 0
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every one
+            count += 1
+            if count > MEMBERS:
+                raise UserError(f"{path}: over {MEMBERS} members. Pack the images into several tars, one a split.")
             name = member.name.rstrip("/")
             parts = [part for part in name.split("/") if part not in ("", ".")]
-            if name.startswith("/") or ".." in parts or not (member.isfile() or member.isdir()):
+            if name.startswith("/") or ".." in parts or not _plain(member):
                 unsafe.append(name)
                 continue
             if not parts:
@@ -64,10 +74,15 @@ def scan(path: Path, splits: tuple[str, ...], max_bytes: int) -> Tree:
         guard.expect_end(archive.offset)
     if unsafe:
         raise UserError(
-            f"{path}: {len(unsafe)} unsafe members (links, devices, absolute paths or '..'): "
+            f"{path}: {len(unsafe)} unsafe members (links, devices, set-user-ID, absolute paths or '..'): "
             f"{some([ascii(name) for name in unsafe])}. Make the tar again from plain files."
         )
     return tree
+
+
+def _plain(member: tarfile.TarInfo) -> bool:
+    """A folder, or a file that would not run as somebody else."""
+    return member.isdir() or (member.isfile() and not member.mode & 0o6000)
 
 
 def _blob(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, compressed: bool) -> Blob:
@@ -81,19 +96,33 @@ def _blob(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, compres
 
 
 class _Guard:
-    """A file that refuses single reads no honest tar header asks for, and checks how the archive ends."""
+    """A file that refuses single reads no honest tar header asks for, stops at a bomb, and checks how the archive ends.
 
-    def __init__(self, file: io.BufferedIOBase, most: int) -> None:
+    Args:
+      file: the archive's bytes, unpacked on the way where it is compressed.
+      most: most bytes of a read.
+      budget: most bytes of the whole.
+    """
+
+    def __init__(self, file: io.BufferedIOBase, most: int, budget: int) -> None:
         self._file = file
         self._most = most
+        self._budget = budget
 
     def read(self, size: int = -1) -> bytes:
         if size < 0 or size > self._most:
             raise tarfile.ReadError(f"a header claims {size} bytes")
+        self._within(self._file.tell() + size)
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """To an absolute offset, as tarfile does; what lies before it must be unpacked."""
+        self._within(offset)
         return self._file.seek(offset, whence)
+
+    def _within(self, offset: int) -> None:
+        if offset > self._budget:
+            raise tarfile.ReadError(f"it would unpack to over {self._budget} bytes")
 
     def tell(self) -> int:
         return self._file.tell()
@@ -126,7 +155,8 @@ def _opened(path: Path, most: int) -> Iterator[tuple[tarfile.TarFile, _Guard, bo
                     f"{start[:24]!r}. Give a .tar, .tar.gz or .tgz of <split>/<class>/<file>."
                 )
             file: Any = gzip.GzipFile(fileobj=raw) if compressed else raw
-            guard = _Guard(file, most)
+            packed = places.size(path)
+            guard = _Guard(file, most, max(SMALL, RATIO * packed) if compressed else packed + tarfile.RECORDSIZE)
             with tarfile.open(fileobj=guard, mode="r:") as archive:  # type: ignore[call-overload]
                 yield archive, guard, compressed
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError, OverflowError) as error:

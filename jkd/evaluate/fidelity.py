@@ -1,10 +1,7 @@
-"""How near a student is to its teacher, and runs to each other."""
-
-from collections.abc import Sequence
-from itertools import combinations
+"""How near a student is to its teacher."""
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 
 from jkd.evaluate.correctness import log_softmax
 
@@ -23,18 +20,6 @@ def kl(teacher_logits: Float[np.ndarray, "n c"], student_logits: Float[np.ndarra
     with np.errstate(invalid="ignore"):  # a class the teacher rules out adds nothing, whatever the student says
         terms = np.where(share > 0, share * (teacher - student), 0.0)
     return float(max(0.0, terms.sum(axis=1).mean()))
-
-
-def churn(predictions: Sequence[Integer[np.ndarray, " n"]]) -> float | None:
-    """Share of samples on which two runs predict different classes, mean over all pairs of runs.
-
-    In [0, 1]; `None` for fewer than two runs. Fard et al. 2016.
-    """
-    runs = [np.asarray(run) for run in predictions]
-    if any(run.shape != runs[0].shape or run.ndim != 1 or not len(run) for run in runs):
-        raise ValueError(f"expected predictions [N] of one length, got {[run.shape for run in runs]}")
-    pairs = list(combinations(runs, 2))
-    return float(np.mean([(a != b).mean() for a, b in pairs])) if pairs else None
 
 
 def _same_shape(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,13 +1,12 @@
 """The graph for other tools: networkx, GraphML, node-link JSON.
 
-Node ids are `sample:ID`, `class:NAME`, `concept:NAME`. XML has no way to write most control characters, so in
-exported names these and the backslash are written as escapes (`\\n`, `\\x1b`, `\\\\`), which keeps different
-names different.
+Node ids are `sample:ID`, `class:NAME`, `concept:NAME`. XML has no way to write most control characters, and those that
+turn the direction of writing can disguise a name, so in exported names these and the backslash are written as escapes
+(`\\n`, `\\x1b`, `\\u202e`, `\\\\`), which keeps different names different.
 """
 
 import io
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,12 +14,9 @@ import networkx as nx
 import numpy as np
 
 from jkd import files, places
-from jkd.errors import UserError
+from jkd.errors import UserError, visible
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.places import Path
-
-# Escaped: control characters, line separators, surrogates, non-characters, and the escape sign itself.
-ODD = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 def to_networkx(graph: KnowledgeGraph, names: Sequence[str] | Callable[[int], str] | None = None) -> nx.MultiDiGraph:
@@ -76,12 +72,7 @@ def export(graph: KnowledgeGraph, path: str | Path, names: Sequence[str] | Calla
 
 def escaped(name: str) -> str:
     """A name that every format can hold; different names stay different."""
-    return ODD.sub(
-        lambda match: (
-            "\\\\" if match[0] == "\\" else match[0].encode("unicode_escape", "surrogatepass").decode("ascii")
-        ),
-        name,
-    )
+    return visible(name.replace("\\", "\\\\"))
 
 
 def _names(graph: KnowledgeGraph, names: Sequence[str] | Callable[[int], str] | None) -> list[str]:

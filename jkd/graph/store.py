@@ -7,7 +7,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jkd import digest, files, places
-from jkd.errors import UserError
+from jkd.errors import UserError, some
 from jkd.graph.diagnosis import Diagnosis
 from jkd.graph.knowledge_graph import SCHEMA, KnowledgeGraph
 from jkd.graph.material import Material
@@ -36,10 +36,23 @@ def load(folder: str | Path) -> KnowledgeGraph:
     """
     folder = places.path_of(folder)
     signed = read_manifest(folder)
-    manifest = signed["manifest"]
-    arrays = _arrays(folder / "arrays.safetensors", manifest["arrays"])
-    if digest.of_file(folder / "arrays.safetensors") != signed["arrays_sha256"]:
-        raise UserError(f"{folder / 'arrays.safetensors'} is not what was saved: its header differs. {REMEDY}")
+    try:
+        graph = _made(signed["manifest"], folder / "arrays.safetensors")
+        validate(graph)
+        if digest.of_file(folder / "arrays.safetensors") != signed["arrays_sha256"]:
+            raise UserError(f"{folder / 'arrays.safetensors'} is not what was saved: its header differs. {REMEDY}")
+        if graph.manifest != signed["manifest"]:
+            odd = sorted(key for key, value in graph.manifest.items() if signed["manifest"].get(key) != value)
+            raise UserError(f"{folder / 'graph.json'} says of {some(odd)} what its arrays do not. {REMEDY}")
+    except (TypeError, KeyError, ValueError, IndexError, AttributeError) as error:  # signed, but by no program of ours
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{folder / 'graph.json'} does not describe a graph ({what}). {REMEDY}") from None
+    return graph
+
+
+def _made(manifest: dict[str, Any], path: Path) -> KnowledgeGraph:
+    """The graph of a manifest and the arrays it lists, not yet validated."""
+    arrays = _arrays(path, manifest["arrays"])
     material = None
     if manifest["material"]:
         about = manifest["material"]
@@ -49,7 +62,7 @@ def load(folder: str | Path) -> KnowledgeGraph:
         }
         named = [arrays[f"material.{name}"] for name in ("beliefs", "labels", "trial_of")]
         material = Material(about["by"], about["pool"], named[0], named[1], named[2], tables)
-    graph = KnowledgeGraph(
+    return KnowledgeGraph(
         classes=tuple(manifest["classes"]),
         concepts=tuple(manifest["concepts"]),
         views=tuple(manifest["views"]),
@@ -66,8 +79,6 @@ def load(folder: str | Path) -> KnowledgeGraph:
         diagnosis=Diagnosis.from_dict(manifest["diagnosis"]) if manifest["diagnosis"] else None,
         material=material,
     )
-    validate(graph)
-    return graph
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -82,6 +93,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     whole = isinstance(signed, dict) and set(signed) == {"sha256", "arrays_sha256", "manifest", "seal"}
     if not whole or _text(signed) != path.read_bytes() or not _sealed(signed):
         raise UserError(f"{path} is not what was saved: its digest differs. {REMEDY}")
+    if not isinstance(signed["manifest"], dict):
+        raise UserError(f"{path} does not describe a graph. {REMEDY}")
     if signed["manifest"].get("schema") != SCHEMA:
         raise UserError(f"{path}: schema {signed['manifest'].get('schema')}, this version reads {SCHEMA}. Build anew.")
     return signed

@@ -21,9 +21,9 @@ def check(graph: KnowledgeGraph) -> None:
 
 def findings(graph: KnowledgeGraph) -> Iterator[str]:
     """Everything wrong with a graph, a sentence each; nothing for a good one."""
-    shapes = list(_shapes(graph))
-    yield from shapes
-    if shapes:
+    basics = [*_names(graph), *_shapes(graph)]
+    yield from basics
+    if basics:
         return  # the checks below would trip over them
     nodes, classes = len(graph), len(graph.classes)
     if nodes and (graph.sample.min() < 0 or (np.diff(graph.sample) <= 0).any()):
@@ -39,8 +39,8 @@ def findings(graph: KnowledgeGraph) -> Iterator[str]:
     if np.diag(graph.confused_with).any():
         yield "confused_with: the diagonal must be 0"
     yield from _taxonomy(graph)
-    yield from _names(graph)
     yield from _material(graph)
+    yield from _diagnosis(graph)
 
 
 def _shapes(graph: KnowledgeGraph) -> Iterator[str]:
@@ -139,8 +139,34 @@ def _taxonomy(graph: KnowledgeGraph) -> Iterator[str]:
 
 def _names(graph: KnowledgeGraph) -> Iterator[str]:
     for what, names in (("classes", graph.classes), ("concepts", graph.concepts), ("views", graph.views)):
-        if len(set(names)) < len(names):
+        if not all(isinstance(name, str) for name in names):
+            yield f"{what}: a name is no text"
+        elif len(set(names)) < len(names):
             yield f"{what}: a name comes up twice"
+
+
+def _diagnosis(graph: KnowledgeGraph) -> Iterator[str]:
+    """Numbers wherever they should be, in the settings and in the diagnosis, and of views that are there."""
+    for key, least in (("temperature", 1e-9), ("rounds", 0)):
+        value = graph.settings.get(key, 1)
+        if not _number(value) or value < least:
+            yield f"settings: {key} is {value!r}"
+    found = graph.diagnosis
+    if found is None:
+        return
+    views = {"none", "mean", *graph.views}
+    if len(found.rows) < 2 or found.rows[0].view != "none" or not all(row.view in views for row in found.rows):
+        yield f"diagnosis: expected rows of none, then of {', '.join(graph.views)} or mean"
+    scores = [value for row in found.rows for key, value in vars(row).items() if key != "view"]
+    scores += [value for value in found.homophily.values() if value is not None]
+    if not all(_number(value) for value in (*scores, found.scored, found.labels_used)):
+        yield "diagnosis: a score is not a finite number"
+    if not set(found.homophily) <= views:
+        yield "diagnosis: homophily of a view that is not there"
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def _material(graph: KnowledgeGraph) -> Iterator[str]:

@@ -7,7 +7,6 @@ embeddings by sample id, or edges as they are. Edges help by what they know and 
 import csv
 import io
 import itertools
-import zipfile
 from array import array
 from collections.abc import Container, Iterator, Sequence
 
@@ -15,13 +14,14 @@ import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
 from jkd import places
+from jkd.data.npy import read_npz
+from jkd.data.sources import LOAD_BYTES
 from jkd.errors import UserError
 from jkd.graph.nearest import Edges
 from jkd.places import Path
 
 SHOWN = 5  # findings a message lists
 LINE = 2**16  # bytes of the longest line of an edge list
-RATIO, SMALL = 200, 2**28  # an npz member may unpack to SMALL bytes, or to RATIO times its packed size
 
 
 def input_view(images: UInt8[np.ndarray, "N H W C"]) -> Float32[np.ndarray, "N P"]:
@@ -63,7 +63,7 @@ def file_view(
     if path.suffix in (".csv", ".tsv"):
         rows = _text_rows(path)
     elif path.suffix == ".npz":
-        content = _npz(path)
+        content = read_npz(path, LOAD_BYTES)
         if "features" in content:
             return _features(path, content, ids)
         columns = [content.get(name, np.zeros(0)) for name in ("source", "target", "weight")]
@@ -73,18 +73,6 @@ def file_view(
     else:
         raise UserError(f"{path}: expected .npz, .csv or .tsv, got '{path.suffix}'.")
     return _edge_list(path, rows, ids, ids if targets is None else targets, k, known)
-
-
-def _npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with places.open_read(path) as file, zipfile.ZipFile(file) as archive:
-            for member in archive.infolist():
-                if member.file_size > max(SMALL, RATIO * member.compress_size):
-                    raise UserError(f"{path}: {member.filename} would unpack to {member.file_size} bytes. Refused.")
-        with places.open_read(path) as file, np.load(file, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
-        raise UserError(f"{path} is not a readable npz of plain arrays ({error}). Write it with numpy.savez.") from None
 
 
 def _features(path: Path, content: dict[str, np.ndarray], ids: Sequence[str]) -> np.ndarray:

@@ -61,11 +61,18 @@ def evidence(
       node_beliefs: the teacher's beliefs about the nodes, rows sum to 1.
       k: how many neighbours; all nodes where there are fewer.
     """
+    return _vote(*nearest(test_projection, node_projection, k), node_beliefs)
+
+
+def nearest(
+    test_projection: Float[np.ndarray, "t d"], node_projection: Float[np.ndarray, "n d"], k: int
+) -> tuple[Int32[np.ndarray, "t k"], Float32[np.ndarray, "t k"]]:
+    """The k nodes nearest to every test input, nearest first, and their cosines; rules and sizes as in `evidence`."""
     tests, nodes = _unit(test_projection), _unit(node_projection)
     k = min(k, len(nodes))
     found = [_nearest(tests[start : start + ROWS] @ nodes.T, k) for start in range(0, len(tests), ROWS)]
     node, cosine = (np.concatenate(part) for part in zip(*found, strict=True))
-    return _vote(node, cosine, node_beliefs)
+    return node, cosine
 
 
 def surrogate(

@@ -104,12 +104,14 @@ def dropout(
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
 
 
-def batch_norm(x: Float[Array, "b *rest"], name: str, train: bool) -> Float[Array, "b *rest"]:
+def batch_norm(x: Float[Array, "b *rest"], name: str, train: bool, axis: str | None = None) -> Float[Array, "b *rest"]:
     """Batch normalisation over all but the last axis, in float32; returns the type of `x`.
 
     To be called inside a module's compact method, which then owns `name`. Torch's constants: running share
     0.9, epsilon 1e-5. Running variances take the biased batch variance (torch: the unbiased one). Under `jit`
-    the mean is over the global batch, however it is sharded.
+    the mean is over the global batch, however it is sharded; under `pmap`, over the devices of `axis`.
     """
-    norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, name=name)
+    norm = nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, axis_name=axis, name=name
+    )
     return norm(x.astype(jnp.float32)).astype(x.dtype)

@@ -23,6 +23,7 @@ class Mlp(nn.Module):
     batch_norm: bool = False
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    axis: str | None = None
 
     @nn.compact
     def __call__(
@@ -34,7 +35,7 @@ class Mlp(nn.Module):
         for layer in range(self.depth):
             x = nn.Dense(self.width, dtype=self.dtype, name=f"hidden{layer}")(x)
             if self.batch_norm:
-                x = batch_norm(x, f"norm{layer}", train)
+                x = batch_norm(x, f"norm{layer}", train, self.axis)
             hidden = taps[f"hidden{layer}"] = nn.relu(x)
             x = dropout(hidden, self.dropout if train else 0.0, keys, layer)
         taps["embedding"] = hidden.astype(jnp.float32)

@@ -37,6 +37,7 @@ class CifarVgg(nn.Module):
     channels: tuple[int, ...] = channels_of(64)
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    axis: str | None = None
 
     @nn.compact
     def __call__(
@@ -69,6 +70,7 @@ class TorchvisionVgg(nn.Module):
     batch_norm: bool = False
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    axis: str | None = None
 
     @nn.compact
     def __call__(
@@ -96,7 +98,7 @@ def _stage(
     for layer in range(model.stages[stage]):
         x = Conv3x3(model.channels[stage], dtype=model.dtype, name=f"block{stage}_conv{layer}")(x)
         if with_norm:
-            x = batch_norm(x, f"block{stage}_norm{layer}", train)
+            x = batch_norm(x, f"block{stage}_norm{layer}", train, model.axis)
         x = nn.relu(x)
     return x
 

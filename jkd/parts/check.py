@@ -57,7 +57,7 @@ def check(session: Session) -> None:
 
 def _check_network(session: Session, network: ConfigDict, where: str, traced: dict[Apply, Taps]) -> Taps:
     """Cuts a batch over the devices and traces the network on two images: shapes, no arithmetic."""
-    sharding.check_batch(session.mesh, network.train.batch, network.train.accumulate, where)
+    sharding.check_batch(session.parts, network.train.batch, network.train.accumulate, where)
     apply = session.apply_of(network)
     if apply not in traced:
         images = jax.ShapeDtypeStruct((1, *session.dataset.shape), jnp.float32)

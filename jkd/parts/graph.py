@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jkd import changes, digest, files
+from jkd import changes, digest, files, processes
 from jkd import config as configs
 from jkd.build import Session, Teacher
 from jkd.changes import Inputs
@@ -63,7 +63,9 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
             taxonomy=taxonomy.load(settings.taxonomy, session.dataset.classes) if settings.taxonomy else None,
             held_back=_held(session, split, teacher, place, progress),
         )
-        store.save(graph, folder)
+        processes.agree(graph.digest, f"the graph of replicate {place.replicate}")
+        if processes.first():
+            store.save(graph, folder)
         result = {
             "inputs": inputs,
             "made_of": made_of,

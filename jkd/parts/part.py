@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jkd import build, changes, compress, digest, files
+from jkd import build, changes, compress, digest, files, processes
 from jkd import config as configs
 from jkd.build import Session
 from jkd.changes import Allowed, Inputs
@@ -17,8 +17,8 @@ from jkd.errors import UserError
 from jkd.places import Path
 from jkd.progress import RunProgress
 from jkd.train import checkpoint, interrupt
+from jkd.train.dispatch import Step
 from jkd.train.state import PyTree
-from jkd.train.step import Program
 
 FORMAT = 1  # goes up when a change of the code makes finished parts stale
 
@@ -66,7 +66,7 @@ def finished(folder: Path, inputs: Inputs) -> Result | None:
       UserError: when the folder holds a part made from other inputs (with the differences), or a damaged one.
     """
     path = folder / "result.json"
-    if not path.exists():
+    if not processes.told(path.exists()):
         return None
     result = files.read_json(path)
     if not isinstance(result, dict) or "inputs" not in result:
@@ -95,6 +95,7 @@ def hold(folder: Path, what: str, progress: RunProgress, wait: bool) -> Iterator
     with files.lock(folder, what, wait=wait, waiting=waiting):
         files.remove_drafts(folder)
         yield
+        processes.wait(what)  # what the first has written is there for all
 
 
 def network_inputs(session: Session, network: ConfigDict, split: Split, seed: int, replicate: int) -> dict[str, Any]:
@@ -131,26 +132,28 @@ def batches_of(
     session: Session,
     split: Split,
     positions: np.ndarray,
-    program: Program,
+    step: Step,
     network: ConfigDict,
     seed: int,
     replicate: int,
 ) -> Callable[[int], Any]:
-    """`start step -> chunks` over the pool samples at `positions`, with their graph nodes."""
+    """`first step -> chunks` over the pool samples at `positions`, with their nodes; the rows that `step` wants."""
 
-    def start(step: int) -> Any:
+    def start(first: int) -> Any:
         return batches(
             session.dataset.train,
             split.pool[positions],
             split.labels[positions],
             nodes=positions,
             batch=network.train.batch,
-            steps=program.steps,
-            start_step=step,
+            steps=step.program.steps,
+            start_step=first,
             per_call=network.train.steps_per_call,
             seed=seed,
             replicate=replicate,
             workers=session.config.data.workers,
+            rows=step.rows(network.train.batch),
+            timeout=session.config.data.timeout,
         )
 
     return start

@@ -63,9 +63,8 @@ def make_student(
         program, run = compiled.program, build.run_of(seed, place.replicate)
         check_steps(folder, program.steps, f"students.{name}")
         setup = Fit(
-            program=program,
             step=compiled.step,
-            batches=batches_of(session, split, share.nodes, program, network, seed, place.replicate),
+            batches=batches_of(session, split, share.nodes, compiled.step, network, seed, place.replicate),
             teacher=teacher.variables if apply else {},
             knowledge=share.knowledge,
             run=run,

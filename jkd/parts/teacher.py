@@ -91,9 +91,8 @@ def train_teacher(
         check_steps(where["folder"], program.steps, "teacher")
     run = build.run_of(network.seed, replicate)
     setup = Fit(
-        program=program,
         step=compiled.step,
-        batches=batches_of(session, split, positions, program, network, network.seed, replicate),
+        batches=batches_of(session, split, positions, compiled.step, network, network.seed, replicate),
         teacher={},
         knowledge=Knowledge(),
         run=run,

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from jkd import places
+from jkd import files, places
 from jkd.errors import UserError
 from jkd.places import Path
 
 FLOATS = ("F32", "F16", "BF16")  # all of these fit into float32 without loss
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npy", ".npz")
 INTEGERS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
 
 
@@ -60,13 +61,30 @@ def opened(path: str | Path) -> Iterator[Tensors]:
     if not places.path_of(path).is_file():
         raise UserError(f"{path} is not a file. Give the path of a safetensors file.")
     try:
-        with places.local(path) as here, safe_open(here, framework="np") as file:
-            yield Tensors(path, file)
-    except (SafetensorError, OSError, ValueError) as error:
+        with places.local(path) as here:
+            _refuse_pickle(here)
+            with safe_open(here, framework="np") as file:
+                files.check_header(here)
+                yield Tensors(path, file)
+    except (SafetensorError, OSError, ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"{path} is not a readable safetensors file ({error}). Copy it again, or make it with the "
             "safetensors package."
         ) from None
+
+
+def _refuse_pickle(path: Path) -> None:
+    """Says of files that hold, or may hold, pickles how to convert them; by their first bytes, whatever the name."""
+    with places.open_read(path) as file:
+        start = file.read(8)
+    # A pickle of protocol 2 and up, a zip (torch.save, npz), an npy; older pickles are known by the file's name only.
+    pickled = start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and start[2:] != bytes(len(start[2:]))
+    if pickled or start[:4] == b"PK\x03\x04" or start[:6] == b"\x93NUMPY" or path.suffix in PICKLED:
+        raise UserError(
+            f"{path} is not a readable safetensors file but may hold pickled Python objects, which are never loaded: a "
+            "pickle can run code. Where you trust the file, convert it: "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')."
+        )
 
 
 def read_tree(path: str | Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def write_report(workdir: Path, dataset: Any, graph: KnowledgeGraph | None) -> d
     """
     workdir = places.path_of(workdir)
     results = collect(workdir)
-    summary = summarize(results, graph)
+    summary = summarize(results, graph, dataset.test.labels)
     cards = evidence.gather(results, summary, dataset, graph)
     plots = sections.plots(results, summary, graph)
     folder = workdir / "report"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jkd.graph.knowledge_graph import KnowledgeGraph
-from jkd.report import evidence, markup, sections, tables, text
+from jkd.report import evidence, markup, repeats, sections, tables, text
 from jkd.report.collect import Results
 from jkd.report.plots import Plot
 
@@ -26,6 +26,7 @@ def page(
     parts = [
         ("results", "Results", sections.results_table(summary, results)),
         ("differences", "Differences", sections.differences(summary, plots.get("differences"))),
+        ("repeats", repeats.title(summary), repeats.section(summary, plots.get("repeats"))),
         ("curves", "Learning curves", _curves(plots.get("curves"))),
         ("size", "Size", sections.sizes(summary, plots.get("bytes"))),
         ("graph", "The knowledge graph", sections.graph_facts(summary, graph, plots.get("diagnosis"))),

@@ -6,10 +6,10 @@ from typing import Any
 from jkd import config as configs
 from jkd.errors import UserError
 from jkd.graph.knowledge_graph import KnowledgeGraph
-from jkd.report import classes, figures, markup, tables, text
+from jkd.report import classes, figures, markup, repeats, tables, text
 from jkd.report.collect import Results
 from jkd.report.plots import Plot, render
-from jkd.report.summary import TEACHER, churn_over, reference_of
+from jkd.report.summary import TEACHER, pairs_of, reference_of
 
 NAMES = {
     "accuracy": "accuracy",
@@ -17,12 +17,6 @@ NAMES = {
     "ece": "ECE",
     "agreement": "agrees",
     "kl": "KL",
-    "churn": "churn",
-}
-CHURN = {
-    "seeds": "pairs of seeds of one replicate",
-    "replicates": "pairs of replicates, which differ in their pool, labels and teacher too",
-    "nothing": "pairs of runs, of which there are none here",
 }
 
 
@@ -30,6 +24,7 @@ def plots(results: Results, summary: Mapping[str, Any], graph: KnowledgeGraph | 
     """Every figure of the page by its file name, those left out for which there are no data."""
     drawn = [
         render("differences", "Paired differences", lambda theme: figures.differences(summary, theme)),
+        render("repeats", "How far runs differ", lambda theme: repeats.draw(summary, theme)),
         render("curves", "Learning curves", lambda theme: figures.curves(results, summary, theme)),
         render("bytes", "Primary metric over bytes on disk", lambda theme: figures.over_bytes(summary, theme)),
         render("diagnosis", "Scores of the graph's views", lambda theme: figures.diagnosis(summary, theme)),
@@ -42,8 +37,9 @@ def results_table(summary: Mapping[str, Any], results: Results) -> str:
     """Teacher and students with their metrics, labels and n."""
     rows = []
     everyone = tables.entries(summary)
+    names = NAMES | {tables.churn_of(summary): "churn"}
     for name, entry in everyone.items():
-        figures_ = [f'<span class="nowrap">{text.spread(m, entry["metrics"][m])}</span>' for m in NAMES]
+        figures_ = [f'<span class="nowrap">{text.spread(m, entry["metrics"][m])}</span>' for m in names]
         labels = entry["labels"]
         count = text.DASH if labels["train"] is None else f"{labels['train']} + {labels['choose']}"
         n = entry["metrics"][summary["primary"]["metric"]]["n"]
@@ -53,11 +49,11 @@ def results_table(summary: Mapping[str, Any], results: Results) -> str:
     caption = (
         f"Mean over {tables.unit(summary)}s ± half of its 95 % interval; n counts them. Accuracy, ECE (15 "
         "bins), agreement with the teacher and churn are percent, NLL and KL from the teacher are nats. "
-        f"Churn is the share of test inputs on which two runs differ, over {CHURN[churn_over(results)]}. "
+        f"Churn is the share of test inputs on which two runs differ, over {repeats.PAIRS[pairs_of(summary)]}. "
         "Labels: those trained on + those that only choices saw. Test inputs: "
         f"{results.manifest['data']['test']:,}, the same for all."
     )
-    head = ["", *NAMES.values(), "labels", "n"]
+    head = ["", *names.values(), "labels", "n"]
     return markup.table(head, rows, caption, None if best is None else list(everyone).index(best))
 
 
@@ -159,7 +155,7 @@ def doubts(results: Results, summary: Mapping[str, Any], graph: KnowledgeGraph |
     if len(counts) > 1:
         lines.append(f"Students differ in how many {unit}s are finished; compare them by the paired differences only.")
     if max(counts, default=0) == 1:
-        lines.append(f"There is one {unit}, so nothing here has an interval.")
+        lines.append(f"There is one {unit}, so no interval says what another one would change.")
     elif 1 < max(counts, default=0) < 5:
         lines.append(f"Intervals rest on {max(counts)} {unit}s, which is few.")
     if unit == "seed" and max(counts, default=0) > 1:

@@ -1,7 +1,19 @@
 """summary.json: every figure of a run, a pure function of the files in its workdir.
 
 A run has *units*: its replicates where there are several (a student's seeds are averaged inside each first),
-else its seeds. Means, intervals and paired differences are over units.
+else its seeds. Means, Student-t intervals and paired differences are over units.
+
+Keys:
+  teacher, students   `metrics`: mean, sd, n and a 95 % interval over units; digests of the parameters; labels used.
+    seed_churn        among the metrics: share of test inputs on which two seeds of one replicate predict different
+                      classes; over the replicates' means, or jackknifed where there is one replicate.
+    replicate_churn   the same of two replicates with one seed, jackknifed.
+  receipt             what each network costs.
+  paired              every network minus every other, by metric: mean and 95 % interval over units.
+  variance            by network, then by kind of pairs, `seeds` or `replicates`: churn and its parts, expected and
+                      normalised churn, Jensen-Shannon divergence, overlap of neighbours; see jkd/report/variance.py.
+  points              accuracy and its paired differences with intervals over test inputs; see jkd/report/points.py.
+  labels, graph, primary, versions, config
 """
 
 import statistics
@@ -9,34 +21,45 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer
 
 from jkd import config as configs
 from jkd import evaluate
+from jkd.errors import UserError
 from jkd.graph.knowledge_graph import KnowledgeGraph
-from jkd.report.collect import Part, Results
+from jkd.report.collect import Key, Part, Results
+from jkd.report.points import points
+from jkd.report.variance import KINDS, Spread, spreads
 from jkd.tasks import TASKS
 
-METRICS = ("accuracy", "nll", "ece", "agreement", "kl", "churn")
+METRICS = ("accuracy", "nll", "ece", "agreement", "kl", "seed_churn", "replicate_churn")
 RECEIPT = ("params", "bytes", "macs", "latency_ms")
 TEACHER = "teacher"
 Values = Mapping[str, Mapping[int, float]]  # metric -> unit -> value
 
 
-def summarize(results: Results, graph: KnowledgeGraph | None) -> dict[str, Any]:
+def summarize(results: Results, graph: KnowledgeGraph | None, labels: Integer[np.ndarray, " t"]) -> dict[str, Any]:
     """The content of summary.json.
 
     Args:
       results: from `collect`.
       graph: the first replicate's knowledge graph, or None.
+      labels: of the test inputs.
+
+    Raises:
+      UserError: a run's predictions are not of these test inputs.
     """
-    values = {name: _student_values(results, name) for name in results.students}
-    teacher = _teacher_values(results)
+    seed = results.config["teacher"]["seed"]
+    networks = {TEACHER: {(replicate, seed): part for replicate, part in results.teachers.items()}} | results.students
+    _check_sizes(networks, len(labels))
+    variance = {name: spreads(results, by_key, labels) for name, by_key in networks.items()}
+    values = {name: _student_values(results, name) | _churn(variance[name]) for name in results.students}
+    teacher = _teacher_values(results) | _churn(variance[TEACHER])
     over_seeds = results.unit == "seed"  # then there is one teacher, the same for every seed
     beside = {metric: dict.fromkeys(results.seeds, by[0]) for metric, by in teacher.items() if 0 in by}
     everyone = {TEACHER: beside if over_seeds else teacher} | values
     parts = {name: list(by_key.values()) for name, by_key in results.students.items()}
     every_part = [*results.teachers.values(), *(part for some in parts.values() for part in some)]
-    seed = results.config["teacher"]["seed"]
     metric, best = TASKS[results.config["task"]].primary
     return {
         "teacher": {
@@ -56,6 +79,11 @@ def summarize(results: Results, graph: KnowledgeGraph | None) -> dict[str, Any]:
             name: _receipt(some) for name, some in [(TEACHER, list(results.teachers.values())), *parts.items()]
         },
         "paired": _paired(everyone),
+        "variance": {
+            name: {kind: spread and spread.as_dict() for kind, spread in by_kind.items()}
+            for name, by_kind in variance.items()
+        },
+        "points": points(results, TEACHER, labels),
         "labels": _labels(every_part),
         "graph": _graph(graph),
         "primary": {"metric": metric, "direction": best},
@@ -76,11 +104,17 @@ def reference_of(summary: Mapping[str, Any]) -> str | None:
     return None
 
 
-def churn_over(results: Results) -> str:
-    """Which pairs of runs churn compares: `seeds` of one replicate, else `replicates`, else `nothing`."""
-    if len(results.seeds) > 1:
-        return "seeds"
-    return "replicates" if results.replicates > 1 else "nothing"
+def pairs_of(summary: Mapping[str, Any]) -> str | None:
+    """Which pairs of runs come first: `seeds` of one replicate, else `replicates`; None where there are none."""
+    config = summary["config"]
+    return "seeds" if len(config["seeds"]) > 1 else "replicates" if config["replicates"] > 1 else None
+
+
+def _check_sizes(networks: Mapping[str, Mapping[Key, Part]], size: int) -> None:
+    for part in (part for by_key in networks.values() for part in by_key.values()):
+        if len(part.answers) != size:
+            path = part.folder / "predictions.safetensors"
+            raise UserError(f"{path}: expected {size} test inputs, got {len(part.answers)}. Delete it and run again.")
 
 
 def _student_values(results: Results, name: str) -> dict[str, dict[int, float]]:
@@ -92,9 +126,7 @@ def _student_values(results: Results, name: str) -> dict[str, dict[int, float]]:
             value = part.result["metrics"].get(metric)
             if value is not None:
                 gathered[metric].setdefault(seed if over_seeds else replicate, []).append(value)
-    values = {metric: {unit: statistics.fmean(some) for unit, some in by.items()} for metric, by in gathered.items()}
-    values["churn"] = _churn(results, by_key)
-    return values
+    return {metric: {unit: statistics.fmean(some) for unit, some in by.items()} for metric, by in gathered.items()}
 
 
 def _teacher_values(results: Results) -> dict[str, dict[int, float]]:
@@ -104,42 +136,15 @@ def _teacher_values(results: Results) -> dict[str, dict[int, float]]:
             value = part.result["metrics"].get(metric)
             if value is not None:
                 values[metric][replicate] = value
-    if churn_over(results) == "replicates":
-        values["churn"] = pseudo_values({key: part.answers for key, part in sorted(results.teachers.items())})
     return values
 
 
-def _churn(results: Results, by_key: Mapping[tuple[int, int], Part]) -> dict[int, float]:
-    """Churn per unit: of each replicate, over pairs of its seeds; else pseudo-values over pairs of units."""
-    if results.unit == "replicate" and len(results.seeds) > 1:
-        churn = {}
-        for replicate in sorted({replicate for replicate, _ in by_key}):
-            answers = [part.answers for (of, _), part in sorted(by_key.items()) if of == replicate]
-            value = evaluate.churn(answers)
-            if value is not None:
-                churn[replicate] = value
-        return churn
-    place = 1 if results.unit == "seed" else 0
-    return pseudo_values({key[place]: part.answers for key, part in sorted(by_key.items())})
-
-
-def pseudo_values(answers: Mapping[int, np.ndarray]) -> dict[int, float]:
-    """Churn as one value per run, so that it has an interval although pairs of runs are not independent.
-
-    The jackknife's pseudo-values n * churn(all) - (n - 1) * churn(all but this run): their mean is the mean
-    over pairs, and their spread is that of a statistic of pairs. Two runs give one value, a lone run none.
-    """
-    keys = list(answers)
-    runs = len(keys)
-    if runs < 2:
-        return {}
-    table = np.array([[np.mean(answers[a] != answers[b]) for b in keys] for a in keys])
-    total = table.sum() / 2
-    whole = total / (runs * (runs - 1) / 2)
-    if runs == 2:
-        return {keys[0]: float(whole)}
-    without = (total - table.sum(axis=1)) / ((runs - 1) * (runs - 2) / 2)
-    return dict(zip(keys, (runs * whole - (runs - 1) * without).tolist(), strict=True))
+def _churn(variance: Mapping[str, Spread | None]) -> dict[str, dict[int, float]]:
+    """`seed_churn` and `replicate_churn` by unit."""
+    found = {kind: variance[kind] for kind in KINDS}
+    return {
+        f"{kind.removesuffix('s')}_churn": spread.values["churn"] if spread else {} for kind, spread in found.items()
+    }
 
 
 def _metrics(values: Values) -> dict[str, dict[str, Any]]:

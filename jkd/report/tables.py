@@ -4,9 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jkd.report import text
-from jkd.report.summary import TEACHER, reference_of
+from jkd.report.summary import TEACHER, pairs_of, reference_of
 
-COLUMNS = ("accuracy", "nll", "ece", "agreement", "churn")
+COLUMNS = ("accuracy", "nll", "ece", "agreement")
+DIFFERING = {
+    "churn": "churn",
+    "good_churn": "good",
+    "bad_churn": "bad",
+    "both_wrong_churn": "both wrong",
+    "normalised_churn": "normalised",
+    "js": "JS",
+}
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -15,16 +23,18 @@ def table(summary: Mapping[str, Any]) -> str:
     `±` is half the width of the 95 % interval over the n replicates (or seeds) in the last column.
     """
     primary = summary["primary"]["metric"]
-    metrics = COLUMNS if primary in COLUMNS else (primary, *COLUMNS)
-    rows = [["", *metrics, "parameters", "bytes", "n"]]
+    columns = (*(() if primary in COLUMNS else (primary,)), *COLUMNS)
+    metrics = {metric: metric for metric in columns} | {churn_of(summary): "churn"}
+    rows = [["", *metrics.values(), "parameters", "bytes", "n"]]
     for name, entry in entries(summary).items():
         receipt = summary["receipt"].get(name, {})
         figures = [text.spread(metric, entry["metrics"][metric]) for metric in metrics]
         size = [text.amount(receipt.get("params")), text.size(receipt.get("bytes"))]
         rows.append([text.visible(name), *figures, *size, str(entry["metrics"][primary]["n"])])
-    lines = [_aligned(rows), "", _legend(summary)]
-    differences = _differences(summary, primary)
-    return "\n".join(lines + differences).replace("−", "-")  # the ASCII sign is easier to search for
+    lines = [_aligned(rows), "", _legend(summary, metrics)]
+    return "\n".join(lines + _differences(summary, primary) + _differing(summary)).replace(
+        "−", "-"
+    )  # the ASCII sign is easier to search for
 
 
 def entries(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,6 +52,11 @@ def entries(summary: Mapping[str, Any]) -> dict[str, Any]:
 def unit(summary: Mapping[str, Any]) -> str:
     """What intervals and pairs are over."""
     return "replicate" if summary["config"]["replicates"] > 1 else "seed"
+
+
+def churn_of(summary: Mapping[str, Any]) -> str:
+    """The metric that a table's one column of churn shows."""
+    return "seed_churn" if pairs_of(summary) == "seeds" else "replicate_churn"
 
 
 def finding(summary: Mapping[str, Any]) -> str:
@@ -120,9 +135,30 @@ def _differences(summary: Mapping[str, Any], metric: str) -> list[str]:
     ]
 
 
-def _legend(summary: Mapping[str, Any]) -> str:
+def _differing(summary: Mapping[str, Any]) -> list[str]:
+    """How far two runs differ: the parts of churn, and what the neighbours have in common."""
+    kind = pairs_of(summary)
+    found = {name: summary["variance"][name][kind] for name in entries(summary)} if kind else {}
+    found = {name: entry for name, entry in found.items() if entry}
+    if not found:
+        return []
+    ks = list(dict.fromkeys(some["k"] for entry in found.values() for some in entry["neighbours"] or ()))
+    rows = [["", *DIFFERING.values(), *(f"{k} nearest" for k in ks), "pairs"]]
+    for name, entry in found.items():
+        shares = {some["k"]: text.number("jaccard", some["jaccard"]["mean"]) for some in entry["neighbours"] or ()}
+        figures = [text.number(measure, entry[measure]["mean"]) for measure in DIFFERING]
+        rows.append([f"  {text.visible(name)}", *figures, *(shares.get(k, text.DASH) for k in ks), str(entry["pairs"])])
+    which = "two seeds of a replicate" if kind == "seeds" else "two replicates (pool, labels and teacher, too)"
+    lines = ["", f"how far {which} differ; JS in nats, normalised: 1 = independent errors:", _aligned(rows)]
+    if ks:
+        lines.append("  k nearest: overlap (Jaccard) of the training samples that both look up, in percent")
+    return lines
+
+
+def _legend(summary: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     labels = summary["labels"]
-    lines = [f"mean ± half of the 95 % interval over {unit(summary)}s; {', '.join(text.PERCENT)} in percent"]
+    shares = ", ".join(name for metric, name in columns.items() if metric in text.PERCENT)
+    lines = [f"mean ± half of the 95 % interval over {unit(summary)}s; {shares} in percent"]
     if labels["train"] is not None:
         lines.append(f"labels used: {labels['train']} to train, {labels['choose']} more to choose settings")
     differing = {

@@ -2,9 +2,14 @@
 
 import html
 import math
+from collections.abc import Mapping
 from typing import Any
 
-PERCENT = ("accuracy", "ece", "agreement", "churn")  # shares, shown in percent; other metrics as they are
+# Shares, shown in percent; other metrics as they are.
+PERCENT = (
+    *("accuracy", "ece", "agreement", "seed_churn", "replicate_churn"),
+    *("churn", "good_churn", "bad_churn", "both_wrong_churn", "expected_churn", "jaccard"),
+)
 BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
 COUNT_UNITS = ("", "k", "M", "G", "T")
 DASH = "–"
@@ -44,7 +49,7 @@ def number(metric: str, value: float | int | None, signed: bool = False) -> str:
     return f"{'−' if value < 0 else '+' if signed else ''}{text}"
 
 
-def spread(metric: str, entry: dict[str, Any]) -> str:
+def spread(metric: str, entry: Mapping[str, Any]) -> str:
     """`mean ± half-width` of a summary entry; the mean alone where there is no interval."""
     mean = number(metric, entry["mean"])
     if entry["low"] is None or entry["high"] is None:
@@ -52,7 +57,7 @@ def spread(metric: str, entry: dict[str, Any]) -> str:
     return f"{mean} ± {number(metric, (entry['high'] - entry['low']) / 2)}"
 
 
-def interval(metric: str, entry: dict[str, Any]) -> str:
+def interval(metric: str, entry: Mapping[str, Any]) -> str:
     """`[low, high]` of a paired entry, signed; a dash where there is none."""
     if entry["low"] is None or entry["high"] is None:
         return DASH

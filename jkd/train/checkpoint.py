@@ -1,12 +1,16 @@
-"""Checkpoints: orbax writes them, a SHA-256 per leaf says whether what is read back is what was written.
+"""Checkpoints: orbax writes them, SHA-256 digests say whether what is read back is what was written.
 
 orbax commits atomically and survives a kill, but restores silently from a file with a flipped bit and casts types
-without a word. So each committed checkpoint `STEP/` gets a sidecar `STEP.json` with the digest of every leaf; without
-it a checkpoint does not count, and one whose leaves disagree with it is never used.
+without a word. So each committed checkpoint `STEP/` gets a sidecar `STEP.json`; without it a checkpoint does not count.
+It holds the digest of every file, compared before orbax reads a byte (some of its files do not bear on any leaf, and no
+damaged one is parsed); the digest of every leaf as it was in memory, compared with what comes back (so that a write
+that went wrong shows, too); and its own.
 """
 
 import contextlib
+import errno
 import logging
+import os
 import warnings
 from typing import Any
 
@@ -17,49 +21,59 @@ from flax import serialization
 
 from jkd import changes, digest, files, places
 from jkd.changes import Inputs
-from jkd.errors import UserError
+from jkd.errors import UserError, some
 from jkd.places import Path
 from jkd.train.state import TrainState
 
 KEEP = 2
+KEYS = {"inputs", "made_of", "changes", "leaves", "files", "step", "seal"}  # of a sidecar
 
 
 def save(folder: Path, state: TrainState, inputs: str) -> None:
     """Writes `state` as `folder/STEP`, then its sidecar, then removes all but the newest `KEEP`.
 
     Raises:
-      UserError: when the disk is full or read-only; earlier checkpoints are left as they were.
+      UserError: when the disk is full, read-only or failing; earlier checkpoints are left as they were.
     """
     tree = jax.tree.map(np.asarray, serialization.to_state_dict(state))
     step = int(tree["step"])
     target = places.absolute(folder) / str(step)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob("*.orbax-checkpoint-tmp*"):  # left by a kill while orbax was writing
-            places.remove_tree(stale)
-        if target.exists():  # left by a kill between the two writes, or found to be damaged
+        files.retried(lambda: _write(target, tree))
+        stored = {"inputs": inputs, "leaves": digest.of_leaves(tree), "files": _files(target), "step": step}
+        stored |= {"made_of": getattr(inputs, "made_of", None), "changes": changes_of(folder, inputs, before=step)}
+        files.write_json(_sidecar(target), stored | {"seal": digest.of_json(stored)})
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError):
             _remove(target)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError(f"cannot save the checkpoint {target}: {reason}. Free space or check permissions.") from None
+    kept = steps(folder)[-KEEP:]
+    for old in {entry.stem for entry in folder.iterdir()}:  # also the folder that a kill left of an old one
+        if old.isdigit() and int(old) not in kept:
+            _remove(folder / old)
+
+
+def _write(target: Path, tree: Any) -> None:
+    """The checkpoint without its sidecar. Makes way first, so it can be tried again."""
+    for stale in target.parent.glob("*.orbax-checkpoint-tmp*"):  # left by a kill while orbax was writing
+        places.remove_tree(stale)
+    _remove(target)  # left by a kill between the two writes, or found to be damaged
+    try:
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(target, tree)
             checkpointer.wait_until_finished()
-        sidecar = {"inputs": inputs, "leaves": digest.of_leaves(tree), "step": step}
-        if isinstance(inputs, Inputs):
-            sidecar |= {"made_of": inputs.made_of, "changes": changes_of(folder, inputs, before=step)}
-        files.write_json(_sidecar(target), sidecar)
-    except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError):
-            places.remove_tree(target)
-        full = "No space left on device" in str(error)  # tensorstore buries it in a page of paths
-        reason = "no space left on device" if full else str(error)
-        raise UserError(f"cannot save the checkpoint {target}: {reason}. Free space or check permissions.") from None
-    for old in steps(folder)[:-KEEP]:
-        _remove(folder / str(old))
+    except ValueError as error:  # tensorstore's way to tell of the disk, at the end of a page of paths
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, *files.PASSING):
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number).lower()) from None
+        raise
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of the committed checkpoints, ascending."""
-    found = [path.stem for path in folder.glob("*.json") if path.stem.isdigit()]
-    return sorted(int(stem) for stem in found if (folder / stem).is_dir())
+    """The steps of the committed checkpoints, ascending; what should stand beside a sidecar may be missing."""
+    return sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit())
 
 
 def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
@@ -74,8 +88,10 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
         that allows all in which they differ.
 
     Raises:
-      UserError: when there are checkpoints and none is sound: training never restarts silently from step 0.
+      UserError: when nothing can be written here, or there are checkpoints and none is sound: training never restarts
+        silently from step 0.
     """
+    files.check_writable(folder)  # what could not be saved in hours is refused now
     problems = []
     for step in reversed(steps(folder)):
         try:
@@ -83,8 +99,8 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
         except UserError as error:
             problems.append(str(error))
             continue
-        for problem in problems:
-            warnings.warn(f"{problem} Going on from step {step}.", stacklevel=2)
+        if problems:
+            warnings.warn(f"{' '.join(problems)} Going on from step {step}.", stacklevel=2)
         return state
     if problems:
         raise UserError(
@@ -94,11 +110,14 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
 
 
 def _read(path: Path, like: TrainState, inputs: str) -> TrainState:
-    sidecar = files.read_json(_sidecar(path))
-    if not isinstance(sidecar, dict) or not isinstance(sidecar.get("leaves"), dict):
-        raise UserError(f"{_sidecar(path)} does not hold leaf digests.")
-    if sidecar.get("inputs") != inputs:
-        _check_inputs(path, sidecar, inputs)
+    sidecar = _sealed(path)
+    _check_inputs(path, sidecar, inputs)
+    try:
+        there, written = files.retried(lambda: _files(path)), sidecar["files"]
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read ({error.strerror or error}).") from None
+    if changed := sorted(name for name in there | written if there.get(name) != written.get(name)):
+        raise UserError(f"checkpoint {path} is damaged: {some(changed)} differ from their SHA-256.")
     expected = jax.tree.map(np.asarray, serialization.to_state_dict(like))
     try:
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
@@ -118,36 +137,55 @@ def _read(path: Path, like: TrainState, inputs: str) -> TrainState:
     leaves = digest.of_leaves(restored)
     damaged = sorted(name for name in leaves if leaves[name] != sidecar["leaves"].get(name))
     if damaged:
-        raise UserError(f"checkpoint {path} is damaged: {', '.join(damaged[:5])} differ from their SHA-256.")
+        raise UserError(f"checkpoint {path} is damaged: {some(damaged)} differ from their SHA-256.")
     return serialization.from_state_dict(like, restored)
 
 
-def changes_of(folder: Path, inputs: Inputs, before: int | None = None) -> list[dict[str, Any]]:
+def changes_of(folder: Path, inputs: str, before: int | None = None) -> list[dict[str, Any]]:
     """The settings that were changed on the way to a part, each `{"step", "key", "old", "new"}`.
 
     Args:
       folder: where `save` wrote.
-      inputs: what the part is made from now.
+      inputs: what the part is made from now; only an `Inputs` knows what that was.
       before: look at checkpoints of earlier steps only.
     """
     for step in reversed(steps(folder)):
-        if before is not None and step >= before:
+        if not isinstance(inputs, Inputs) or (before is not None and step >= before):
             continue
         with contextlib.suppress(UserError):  # a damaged one: look at the one before
-            sidecar = files.read_json(_sidecar(folder / str(step)))
+            sidecar = _sealed(folder / str(step))
             since = inputs.differences(sidecar) or []
-            return [*sidecar.get("changes", []), *({"step": step, **change._asdict()} for change in since)]
+            return [*sidecar["changes"], *({"step": step, **change._asdict()} for change in since)]
     return []
 
 
 def _check_inputs(path: Path, sidecar: dict[str, Any], inputs: str) -> None:
     """Refuses a checkpoint of other inputs, unless all in which they differ is allowed to."""
+    if sidecar["inputs"] == inputs:
+        return
     changed = inputs.differences(sidecar) if isinstance(inputs, Inputs) else None
     refused = inputs.allowed.refused(changed or []) if isinstance(inputs, Inputs) else []
     if changed is None or refused:
         differ = f"; they differ in {changes.listed(refused)}" if refused else ""
         advice = changes.remedy(refused, "Give a part with other settings another place.")
         raise UserError(f"checkpoint {path} was made from another config, teacher or graph{differ}. {advice}")
+
+
+def _sealed(path: Path) -> dict[str, Any]:
+    """The sidecar of a checkpoint, every byte of it as it was written."""
+    sidecar = files.read_json(_sidecar(path))
+    if not isinstance(sidecar, dict) or set(sidecar) != KEYS:
+        raise UserError(f"{_sidecar(path)} does not hold the digests of a checkpoint.")
+    rest = {key: value for key, value in sidecar.items() if key != "seal"}
+    whole = files.json_bytes(sidecar) == _sidecar(path).read_bytes()
+    if not whole or digest.of_json(rest) != sidecar["seal"]:
+        raise UserError(f"{_sidecar(path)} is damaged: it differs from its SHA-256.")
+    return sidecar
+
+
+def _files(path: Path) -> dict[str, str]:
+    """SHA-256 of every file below a checkpoint's folder, by relative path."""
+    return {entry.relative_to(path).as_posix(): digest.of_file(entry) for entry in places.files_below(path)}
 
 
 def _sidecar(path: Path) -> Path:

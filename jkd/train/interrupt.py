@@ -4,6 +4,9 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
+
+from jkd import processes
 
 
 class Interrupted(Exception):
@@ -41,7 +44,12 @@ def requested() -> bool:
     return bool(_received)
 
 
+def stop() -> NoReturn:
+    """Raises `Interrupted`: a stop was asked for, here or in another process."""
+    raise Interrupted(_received[0] if _received else signal.SIGTERM)
+
+
 def stop_if_requested() -> None:
-    """Raises `Interrupted` when a stop was asked for."""
-    if _received:
-        raise Interrupted(_received[0])
+    """Raises `Interrupted` when a stop was asked for. With several processes only the training loop asks, for all."""
+    if _received and processes.count() == 1:
+        stop()

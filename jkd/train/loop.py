@@ -7,17 +7,18 @@ the data is the step, and resuming needs nothing else.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from jkd import digest
+from jkd import digest, processes
 from jkd.errors import UserError
 from jkd.train import checkpoint, interrupt
+from jkd.train.dispatch import Step
 from jkd.train.metrics import MetricsLog
+from jkd.train.record import Record
 from jkd.train.state import PyTree, TrainState
-from jkd.train.step import Knowledge, Program, Run
+from jkd.train.step import Knowledge, Run
 
 Evaluate = Callable[[PyTree], dict[str, float]]
 
@@ -27,20 +28,18 @@ class Fit:
     """How one part is trained.
 
     Attributes:
-      program: network, objective, optimiser.
-      step: `program.jitted()`, kept by the caller so that it compiles once.
-      batches: `start step -> iterator of chunks` (see `jkd.data.batches`).
+      step: the program, ready to run; kept by the caller so that it compiles once.
+      batches: `start step -> iterator of chunks` (see `jkd.data.batches`), of the rows that the step asks for.
       teacher: the teacher's variables, `{}` for none.
       knowledge: the graph's arrays.
       run: seed and replicate.
-      folder: where checkpoints and metrics go; None keeps nothing on disk.
+      folder: where checkpoints, metrics and the record go; None keeps nothing on disk.
       inputs: digest of all that the part is made from.
       evaluate: variables -> metrics on the validation split; called every `train.eval_every` steps.
       progress: told `(step, steps, loss)` now and then.
     """
 
-    program: Program
-    step: Callable[..., tuple[TrainState, dict[str, Any]]]
+    step: Step
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     teacher: PyTree
     knowledge: Knowledge
@@ -63,56 +62,88 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
       Interrupted: after a SIGTERM, once a checkpoint is written.
       UserError: when the loss is not finite, or no checkpoint can be written or read.
     """
-    settings, steps = setup.program.settings, setup.program.steps
+    program = setup.step.program
+    settings, steps = program.settings, program.steps
     checkpoints = setup.folder / "checkpoints" if setup.folder else None
     if checkpoints:
         state = checkpoint.restore(checkpoints, state, setup.inputs) or state
-    state = jax.device_put(state, jax.sharding.NamedSharding(setup.program.mesh, jax.sharding.PartitionSpec()))
+        processes.agree(
+            digest.of_leaves(jax.tree.map(np.asarray, state.params)), f"the newest checkpoint in {checkpoints}"
+        )
+    state = setup.step.place(state)
+    advance = setup.step.bind(setup.teacher, setup.knowledge, setup.run)
     step = saved = int(state.step)
     last = min(steps, stop_at) if stop_at else steps
-    log = MetricsLog(setup.folder, settings.log_every, steps, start=step)
+    written = setup.folder if processes.first() else None
+    log = MetricsLog(written, settings.log_every, steps, start=step)
+    record: Record | None = None
     pending: list[tuple[int, int, dict[str, jax.Array]]] = []
 
     def flush() -> None:
         for first, count, metrics in pending:
-            log.add(first, {key: np.asarray(value)[:count] for key, value in metrics.items()})
+            rows = {key: np.asarray(value)[:count] for key, value in metrics.items()}
+            checksums = rows.pop("checksums")
+            if record:
+                record.add(checksums)
+            log.add(first, rows)
         pending.clear()
+        if record:
+            record.flush()
 
     def save() -> None:
         flush()  # a state that is not finite is never saved
         _check_finite(state, setup.folder)
-        if checkpoints:
+        if checkpoints and processes.first():
             checkpoint.save(checkpoints, state, setup.inputs)
+        if checkpoints:
+            processes.wait(f"checkpoint {step}")
 
     try:
         chunks = setup.batches(step) if step < last else iter(())
         for chunk in chunks:
             count = min(int(chunk["count"]), last - step)
-            chunk["count"] = np.asarray(count, np.int32)
-            state, metrics = setup.step(state, setup.teacher, setup.knowledge, chunk, setup.run)
+            chunk |= {"count": np.asarray(count, np.int32), "record": np.asarray(setup.folder is not None)}
+            if written and record is None:
+                names = program.checksum_names(state, setup.teacher, setup.knowledge, chunk, setup.run)
+                record = Record(written, names, start=step)
+            state, metrics = advance(state, chunk)
             pending.append((step, count, metrics))
             before, step = step, step + count
-            if _passed(settings.log_every, before, step) or step == last:
+            if _passed(settings.digest_every, before, step) or step == last:
+                flush()
+                if record:
+                    record.digest(state, float(metrics["loss"][count - 1]))
+            logs = _passed(settings.log_every, before, step) or step == last
+            if logs:
                 flush()
                 if setup.progress:
                     setup.progress(step, steps, log.lines[-1]["loss"] if log.lines else float("nan"))
             if setup.evaluate and settings.eval_every and (_passed(settings.eval_every, before, step) or step == last):
                 log.write(step, {f"val_{key}": value for key, value in setup.evaluate(state.variables).items()})
-            if (
-                interrupt.requested()
-                or step == last < steps
-                or (_passed(settings.checkpoint_every, before, step) and step < last)
-            ):
+            # Several processes ask one another only now and then: it makes them wait for the step.
+            stop = processes.any_of(interrupt.requested()) if logs or processes.count() == 1 else False
+            if stop or step == last < steps or (_passed(settings.checkpoint_every, before, step) and step < last):
                 save()
                 saved = step
-                interrupt.stop_if_requested()
+            if stop:
+                interrupt.stop()
             if step >= last:
                 break
         assert step == last, (step, last, saved)
         flush()
         _check_finite(state, setup.folder)
+    except jax.errors.JaxRuntimeError as error:
+        if processes.count() == 1:
+            raise
+        text = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"process {processes.rank()} of {processes.count()} lost another one at step {step} of {setup.folder} ({text}). "
+            "Start all of them again: the run goes on from its newest checkpoint."
+        ) from None
     finally:
         log.close()
+        if record:
+            record.close()
     return state
 
 

@@ -40,7 +40,7 @@ class MetricsLog:
         if not start:
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
-        self._file = places.appending(path)
+        self._file = files.appender(path)
         self._events = _events(folder, start)
 
     def add(self, first: int, metrics: dict[str, np.ndarray]) -> None:
@@ -69,8 +69,7 @@ class MetricsLog:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            self._file.write((json.dumps(line) + "\n").encode())
             for key, value in values.items() if self._events else ():
                 self._events.add_scalar(key, value, step)
         except OSError as error:

@@ -26,9 +26,8 @@ class Predictor:
             outputs, taps = apply(variables, normalize(images, mean, std))
             return outputs, taps["embedding"]
 
-        self.batch = -(-BATCH // mesh.devices.size) * mesh.devices.size
-        everywhere = sharding.replicated(mesh)
-        split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+        self.mesh, self.batch = mesh, -(-BATCH // mesh.devices.size) * mesh.devices.size
+        everywhere, split = sharding.replicated(mesh), sharding.over_samples(mesh)
         self._forward = jax.jit(forward, in_shardings=(everywhere, split), out_shardings=(everywhere, everywhere))
 
     def __call__(
@@ -36,10 +35,12 @@ class Predictor:
     ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n d"]]:
         """Logits and embeddings, float32, of the samples `index` of `source`."""
         outputs, features = [], []
+        rows, split = sharding.rows(self.mesh, self.batch), sharding.over_samples(self.mesh)
+        variables = sharding.place(variables, self.mesh)
         for start in range(0, len(index), self.batch):
             some = index[start : start + self.batch]
-            images = source.images(np.resize(some, self.batch))  # pads by repeating
-            output, feature = self._forward(variables, images)
+            images = source.images(np.resize(some, self.batch)[rows])  # pads by repeating
+            output, feature = self._forward(variables, sharding.place_rows(images, split))
             outputs.append(np.asarray(output)[: len(some)])
             features.append(np.asarray(feature)[: len(some)])
         return np.concatenate(outputs), np.concatenate(features)

@@ -9,29 +9,31 @@ The step is made of five pure functions, so that other ways of running it use th
     update           optimiser, moving average, counters
 
 Terms that relate samples to each other see the whole global batch, even when it is cut into micro-batches or over
-devices. You can likely skip to `train_step`.
+devices. How a program is sent to the devices is told in `jkd.train.dispatch` (one program over a mesh, or `pmap`) and
+`jkd.train.elastic` (single-device programs with the same bits everywhere). You can likely skip to `train_step`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from jkd import random, sharding
+from jkd import random
 from jkd.data import augment, normalize
 from jkd.objective import Objective, Side
 from jkd.tasks import Task
+from jkd.train.checksum import checksums, names
+from jkd.train.shards import cut, join, tree_sum
 from jkd.train.state import PyTree, TrainState
 
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Any]  # arrays by name: of NumPy before a program takes them, traced within
 Apply = Callable[..., tuple[Array, dict[str, Array]]]
 Outputs = tuple[Array, Array, dict[str, Array]]  # logits, feature, taps: what a gradient is taken with respect to
 
@@ -85,11 +87,16 @@ class Program:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     teacher: Apply | None  # `apply(variables, images, train=False, keys=None)`
-    mesh: Mesh
+    parts: int = 1  # micro-batches that a step is cut into
 
     @property
     def dropout(self) -> bool:
         return bool(getattr(self.module, "dropout", 0.0))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether augmentation mixes samples with others of the batch."""
+        return bool(self.settings.augment.mixup or self.settings.augment.cutmix)
 
     def prepare(self, knowledge: Knowledge, batch: Batch, run: Run) -> Prepared:
         """Normalises, augments and labels a batch; looks its nodes up in the graph."""
@@ -100,7 +107,7 @@ class Program:
         images, partner, share = augment(images, keys, key, self.settings.augment.to_dict(), pad_value=black)
 
         def blend(rows: Float[Array, "b c"]) -> Float[Array, "b c"]:
-            if not (self.settings.augment.mixup or self.settings.augment.cutmix):
+            if not self.mixes:
                 return rows
             return share[:, None] * rows + (1.0 - share[:, None]) * rows[partner]
 
@@ -206,102 +213,135 @@ class Program:
         self, state: TrainState, prepared: Prepared, teacher: Side | None
     ) -> tuple[TrainState, dict[str, Array]]:
         """The part of the step that follows the teacher's outputs; returns what `train_step` does."""
-        progress = state.step.astype(jnp.float32) / self.steps
-        if self.settings.accumulate == 1:
-            forward = partial(
-                self.shard_forward,
-                batch_stats=state.batch_stats,
-                batch=prepared.batch,
-                dropout=prepared.dropout,
-            )
+        state, metrics, _ = self.staged_step(state, prepared, teacher)
+        return state, metrics
 
-            def outputs(params: PyTree) -> tuple[Any, tuple[Side, PyTree]]:
-                side, stats = forward(params)
-                return _differentiable(side), (side, stats)
-
-            _, backward, (side, stats) = jax.vjp(outputs, state.params, has_aux=True)
+    def staged_step(
+        self, state: TrainState, prepared: Prepared, teacher: Side | None
+    ) -> tuple[TrainState, dict[str, Array], dict[str, PyTree]]:
+        """As `student_step`, and what the step passed through, for `jkd.train.checksum`."""
+        progress = self.progress(state)
+        if self.parts == 1:
+            backward, side, stats = self.differentiate(state.params, state.batch_stats, prepared)
             loss, terms, own, cotangent = self.global_gradient(state.objective, side, teacher, prepared.given, progress)
-            grads = backward(cotangent)[0]
+            grads = backward(cotangent)
         else:
-            loss, terms, own, grads, stats = self._accumulated(state, prepared, teacher, progress)
+            loss, terms, own, grads, stats, side = self._accumulated(state, prepared, teacher, progress)
         metrics = {"loss": loss, **terms, "gradient_norm": optax.global_norm(grads)}
-        return self.update(state, grads, own, stats), metrics
+        stages = self.stages_before(state) | self.stages_of(prepared, teacher, side) | stages_after(grads, own)
+        return self.update(state, grads, own, stats), metrics, stages
+
+    def progress(self, state: TrainState) -> Float[Array, ""]:
+        """Share of the run that is over, in [0, 1)."""
+        return state.step.astype(jnp.float32) / self.steps
+
+    def differentiate(
+        self, params: PyTree, batch_stats: PyTree, prepared: Prepared
+    ) -> tuple[Callable[[Outputs], PyTree], Side, PyTree]:
+        """The student's forward pass: what carries its outputs' gradient back, its side, its BatchNorm statistics."""
+
+        def outputs(params: PyTree) -> tuple[Any, tuple[Side, PyTree]]:
+            side, stats = self.shard_forward(params, batch_stats, prepared.batch, prepared.dropout)
+            return _differentiable(side), (side, stats)
+
+        _, backward, (side, stats) = jax.vjp(outputs, params, has_aux=True)
+        return Backward(backward), side, stats
 
     def _accumulated(
         self, state: TrainState, prepared: Prepared, teacher: Side | None, progress: Array
-    ) -> tuple[Array, dict[str, Array], PyTree, PyTree, PyTree]:
+    ) -> tuple[Array, dict[str, Array], PyTree, PyTree, PyTree, Side]:
         """The plain step with one micro-batch in memory at a time: forward all, the global gradient, then back."""
-        parts = self.settings.accumulate
-
-        def cut(tree: PyTree) -> list[PyTree]:
-            # Every micro-batch takes each parts-th sample, so that a sharded batch stays evenly spread over devices.
-            return [jax.tree.map(lambda leaf, part=part: leaf[part::parts], tree) for part in range(parts)]
-
-        def join(trees: list[PyTree]) -> PyTree:
-            return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1).reshape(-1, *leaves[0].shape[1:]), *trees)
-
-        step = prepared.batch["step"]
-        batches = cut({key: value for key, value in prepared.batch.items() if key != "step"})
-        batches = [{**micro, "step": step} for micro in batches]
-        dropouts = cut(prepared.dropout)
+        # Every micro-batch takes each parts-th sample, so that a sharded batch stays evenly spread over devices.
+        batches, dropouts = (
+            cut(prepared.batch, self.parts, strided=True),
+            cut(prepared.dropout, self.parts, strided=True),
+        )
         passes = [
             self.shard_forward(state.params, state.batch_stats, *pair) for pair in zip(batches, dropouts, strict=True)
         ]
-        side = join([side for side, _ in passes])
+        side = join([side for side, _ in passes], strided=True)
         loss, terms, own, cotangent = self.global_gradient(state.objective, side, teacher, prepared.given, progress)
         grads = [
             self.shard_backward(state.params, state.batch_stats, *rest)
-            for rest in zip(batches, dropouts, cut(cotangent), strict=True)
+            for rest in zip(batches, dropouts, cut(cotangent, self.parts, strided=True), strict=True)
         ]
-        total = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *grads)
-        stats = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]) / parts, *[stats for _, stats in passes])
-        return loss, terms, own, total, stats
+        stats = jax.tree.map(lambda leaf: leaf / self.parts, tree_sum([stats for _, stats in passes]))
+        return loss, terms, own, tree_sum(grads), stats, side
+
+    def stages_before(self, state: TrainState) -> dict[str, PyTree]:
+        """What the update before this step left."""
+        names = ("params", "batch_stats", "objective", "ema", "opt_state")
+        return {"update": {name: getattr(state, name) for name in names}}
+
+    def stages_of(self, prepared: Prepared, teacher: Side | None, student: Side) -> dict[str, PyTree]:
+        """What a micro-batch passes through before its gradients, as far as the objective reads it."""
+
+        def arrays(side: Side) -> dict[str, PyTree]:
+            feature = {"embedding": side.anchors.feature} if self.objective.projects else {}
+            return {"logits": side.anchors.logits, "taps": dict(side.taps)} | feature
+
+        batch, given = prepared.batch, prepared.given
+        looked_up = ("joined", "mix", "smoothing", "neighbours", "neighbour_weights")
+        return {
+            "batch": {key: batch[key] for key in ("id", "image", "label", "node")},
+            "teacher": arrays(teacher) if teacher else {},
+            "graph": {key: given[key] for key in looked_up if key in given},
+            "student": arrays(student),
+        }
 
     def train_steps(
         self, state: TrainState, teacher: PyTree, knowledge: Knowledge, chunk: Batch, run: Run
     ) -> tuple[TrainState, dict[str, Array]]:
         """Up to S steps in one dispatch: `chunk` is a batch with a leading axis S and `count` real steps.
 
-        The number of steps is traced, so a short last chunk or a resumed one runs the same program.
+        The number of steps is traced, so a short last chunk or a resumed one runs the same program. So is `record`:
+        whether the steps' checksums are taken, uint32 `[S, leaves]` (zeros where not; those of the optimiser's state in
+        the first step only).
         Returns the state and metrics `[S]`.
         """
-        batches = {key: value for key, value in chunk.items() if key != "count"}
+        batches = {key: value for key, value in chunk.items() if key not in ("count", "record")}
         length = batches["step"].shape[0]
+
+        def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+            prepared = self.prepare(knowledge, batch, run)
+            state, metrics, stages = self.staged_step(state, prepared, self.teacher_side(teacher, prepared))
+            aligned = batch["step"] % length == 0  # not the first of this chunk: a resumed run's chunk may start later
+            return state, metrics | {"checksums": checksums(stages, chunk["record"], aligned)}
+
+        first = jax.tree.map(lambda leaf: leaf[0], batches)
         if length == 1:  # no loop: convolutions inside one are ten times slower on CPU
-            state, metrics = self.train_step(
-                state, teacher, knowledge, jax.tree.map(lambda leaf: leaf[0], batches), run
-            )
+            state, metrics = step(state, first)
             return state, jax.tree.map(lambda value: value[None], metrics)
 
         def body(index: Array, carry: tuple[TrainState, dict[str, Array]]) -> tuple[TrainState, dict[str, Array]]:
             state, log = carry
-            batch = jax.tree.map(lambda leaf: leaf[index], batches)
-            state, metrics = self.train_step(state, teacher, knowledge, batch, run)
+            state, metrics = step(state, jax.tree.map(lambda leaf: leaf[index], batches))
             return state, {key: log[key].at[index].set(metrics[key]) for key in log}
 
-        first = jax.tree.map(lambda leaf: leaf[0], batches)
-        shapes = jax.eval_shape(self.train_step, state, teacher, knowledge, first, run)[1]
-        log = {key: jnp.zeros(length, shape.dtype) for key, shape in shapes.items()}
+        shapes = jax.eval_shape(step, state, first)[1]
+        log = {key: jnp.zeros((length, *shape.shape), shape.dtype) for key, shape in shapes.items()}
         return jax.lax.fori_loop(0, chunk["count"], body, (state, log))
+
+    def checksum_names(
+        self, state: TrainState, teacher: PyTree, knowledge: Knowledge, chunk: Batch, run: Run
+    ) -> tuple[str, ...]:
+        """`stage/path` of every checksum that a step gives, in order; of shapes alone."""
+
+        def step(state: TrainState, teacher: PyTree, knowledge: Knowledge, batch: Batch, run: Run) -> PyTree:
+            prepared = self.prepare(knowledge, batch, run)
+            return self.staged_step(state, prepared, self.teacher_side(teacher, prepared))[2]
+
+        batch = {
+            key: jax.ShapeDtypeStruct(np.shape(value)[1:], value.dtype)
+            for key, value in chunk.items()
+            if np.ndim(value)
+        }
+        return names(jax.eval_shape(step, state, teacher, knowledge, batch, run))
 
     def project_nodes(self, objective: PyTree, knowledge: Knowledge, nodes: Array) -> Array:
         """The graph's nodes `[B]` in the projected space, `[B, P]`, from their stored features and edges."""
         assert knowledge.features is not None
         return self.objective.project_teacher(objective, knowledge.features[nodes], neighbourhood(knowledge, nodes))
-
-    def jitted(self) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-        """`train_steps` compiled for the mesh: batches split over devices, everything else on each, state donated."""
-        everywhere, split = sharding.replicated(self.mesh), sharding.over_steps_and_samples(self.mesh)
-        batch = {key: split for key in ("image", "label", "id", "node")} | {
-            "step": everywhere,
-            "count": everywhere,
-        }
-        return jax.jit(
-            self.train_steps,
-            in_shardings=(everywhere, everywhere, everywhere, batch, everywhere),
-            out_shardings=(everywhere, everywhere),
-            donate_argnums=0,
-        )
 
     def init_variables(self, run: Run, shape: tuple[int, int, int]) -> PyTree:
         """The network's variables at step 0, from the `init` stream: the same for students with equal networks."""
@@ -336,15 +376,39 @@ class Program:
         )
 
 
+def stages_after(grads: PyTree, own: PyTree) -> dict[str, PyTree]:
+    """The gradients of the global batch, of the student's and the objective's parameters."""
+    return {"gradients": {"student": grads, "objective": own}}
+
+
 def neighbourhood(knowledge: Knowledge, node: Array) -> dict[str, Array]:
     """What the feature join reads for the nodes `[B]`: neighbours' features, edge weights, and which edges exist."""
     assert knowledge.neighbours is not None and knowledge.features is not None and knowledge.weights is not None
     ids = jnp.moveaxis(knowledge.neighbours[:, node], 0, 1)  # [B, V, K]
     return {
+        "neighbours": ids,
         "neighbour_features": knowledge.features[jnp.maximum(ids, 0)],
         "neighbour_weights": jnp.moveaxis(knowledge.weights[:, node], 0, 1),
         "neighbour_mask": ids >= 0,
     }
+
+
+@jax.tree_util.register_pytree_node_class
+class Backward:
+    """A pulled-back forward pass; a pytree of its residuals, so that one program can return it to another."""
+
+    def __init__(self, pull: Callable[[Outputs], tuple[PyTree]]) -> None:
+        self.pull = pull
+
+    def __call__(self, cotangent: Outputs) -> PyTree:
+        return self.pull(cotangent)[0]
+
+    def tree_flatten(self) -> tuple[tuple[Any], None]:
+        return (self.pull,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[Any]) -> "Backward":
+        return cls(*children)
 
 
 def _differentiable(side: Side) -> Outputs:

@@ -54,7 +54,7 @@ def test_broken_images_are_refused_with_names_and_count(settings, image_files, w
 def test_skipped_images_are_listed_with_the_reason(settings, image_files, write_folder, tmp_path):
     files = image_files()
     files["train/cat/01.png"] = files["train/cat/01.png"][:60]
-    train = open_dataset(settings(path=write_folder(tmp_path, files), broken="skip")).train
+    train = open_dataset(settings(path=write_folder(tmp_path, files), broken="skip", broken_limit=0.5)).train
     assert [name for name, _ in train.skipped] == ["train/cat/01.png"]
     assert "cannot be decoded" in train.skipped[0][1]
     assert [train.id(i) for i in range(2)] == ["train/cat/00.png", "train/cat/02.png"]
@@ -119,16 +119,16 @@ def test_a_large_set_is_decoded_on_demand_to_the_same_pixels(
     files = image_files(grey=("train",))
     files["train/cat/01.png"] = b"broken"
     root = write_folder(tmp_path, files)
-    whole = open_dataset(settings(path=root, broken="skip"))
+    whole = open_dataset(settings(path=root, broken="skip", broken_limit=0.5))
     monkeypatch.setattr("jkd.data.images.IN_MEMORY_BYTES", 0)
-    lazy = open_dataset(settings(path=root, broken="skip"))
+    lazy = open_dataset(settings(path=root, broken="skip", broken_limit=0.5))
     at = np.array([3, 0])
     assert (whole.train.in_memory, lazy.train.in_memory) == (True, False)
     assert lazy.shape == whole.shape == (6, 6, 3)
     assert lazy.train.skipped == whole.train.skipped
     np.testing.assert_array_equal(lazy.train.images(at), whole.train.images(at))
     np.testing.assert_array_equal(lazy.train.labels, whole.train.labels)
-    assert lazy.fingerprint == open_dataset(settings(path=root, broken="skip")).fingerprint
+    assert lazy.fingerprint == open_dataset(settings(path=root, broken="skip", broken_limit=0.5)).fingerprint
 
 
 def test_a_body_found_broken_on_demand_ends_with_its_name(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jkd.evaluate import agreement, churn, kl
+from jkd.evaluate import agreement, kl
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(50, 4)), RNG.normal(size=(50, 4))
@@ -28,19 +28,6 @@ def test_kl_takes_a_class_the_teacher_rules_out():
     assert kl(teacher, np.log([[0.25, 0.75]])) == pytest.approx(np.log(4))
 
 
-def test_churn_equals_golden(shared):
-    golden = np.load(shared / "golden" / "graph" / "digits.npz", allow_pickle=False)
-    assert churn(list(golden["seed_predictions"])) == pytest.approx(float(golden["churn"]), rel=1e-5)
-
-
-def test_churn_is_the_mean_over_pairs_and_undefined_for_one_run():
-    assert churn([np.array([0, 1, 2]), np.array([0, 1, 1]), np.array([0, 0, 1])]) == pytest.approx((1 + 2 + 1) / 9)
-    assert churn([np.array([0, 1])]) is None
-    assert churn([]) is None
-
-
 def test_unlike_shapes_are_refused():
     with pytest.raises((ValueError, TypeError)):  # where jaxtyping looks on, it is first
-        churn([np.array([0, 1]), np.array([0])])
-    with pytest.raises((ValueError, TypeError)):
         agreement(A, B[:10])

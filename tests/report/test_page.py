@@ -70,6 +70,7 @@ def test_the_page_has_every_section_twelve_cards_and_both_colour_schemes(written
     for title in (
         "Results",
         "Differences",
+        "How far replicates differ",
         "Learning curves",
         "Size",
         "The knowledge graph",
@@ -87,7 +88,9 @@ def test_the_page_has_every_section_twelve_cards_and_both_colour_schemes(written
 def test_the_same_files_give_the_same_bytes(written: tuple) -> None:
     run, summary = written
     before = _files(run.workdir)
-    assert {"index.html", "summary.json", "cards.json", "curves.png", "bytes.png", "classes.png"} <= set(before)
+    assert {"index.html", "summary.json", "cards.json", "curves.png", "bytes.png", "classes.png", "repeats.png"} <= set(
+        before
+    )
     assert write_report(run.workdir, run.dataset, run.graph) == summary
     assert _files(run.workdir) == before
     assert files.read_json(run.workdir / "report" / "summary.json") == summary
@@ -108,7 +111,7 @@ def test_an_unfinished_run_without_a_graph_has_a_report_that_says_so(make_run: C
     page = _report(run)
     _parse(page)
     assert "Not finished: knowledge_graph of replicate/seed 0/0." in page
-    assert "There is one seed, so nothing here has an interval." in page
+    assert "There is one seed, so no interval says what another one would change." in page
     assert "the cards show beliefs alone" in page
 
 
@@ -162,3 +165,21 @@ def test_a_config_that_asks_for_no_cards_has_no_section_of_them(make_run: Callab
     manifest["config"]["report"]["cards"] = 0
     files.write_json(run.workdir / "manifest.json", manifest)
     assert "Prediction cards" not in _report(run)
+
+
+def test_between_seeds_the_page_compares_neighbours_and_shows_pairs_of_replicates_apart(make_run: Callable) -> None:
+    run = make_run(replicates=2, seeds=(0, 1))
+    page = _report(run)
+    section = page[page.index('<section id="repeats">') :].split("</section>")[0]
+    assert "<h2>How far seeds differ</h2>" in section
+    assert "pairs of seeds of one replicate" in section and "pairs of replicates, which differ in their pool" in section
+    entry = files.read_json(run.workdir / "report" / "summary.json")["variance"]["knowledge_graph"]["seeds"]
+    for some in entry["neighbours"]:
+        assert f"{100 * some['jaccard']['mean']:.1f} ({100 * some['random']:.1f})" in section
+
+
+def test_a_lone_run_has_intervals_over_test_inputs_and_no_pairs(make_run: Callable) -> None:
+    run = make_run(replicates=1)
+    page = _report(run)
+    assert "There are no two runs to compare yet." in page and "10,000 resamples of the 120 test inputs" in page
+    assert not (run.workdir / "report" / "repeats.png").exists()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jkd import evaluate, files
+from jkd.errors import UserError
 from jkd.report.collect import collect
-from jkd.report.summary import METRICS, pseudo_values, reference_of, summarize
+from jkd.report.summary import METRICS, pairs_of, reference_of, summarize
 
 STUDENTS = ("cross_entropy", "kd", "random_edges", "knowledge_graph")
 
@@ -22,7 +23,7 @@ def test_over_replicates_means_and_intervals_are_those_of_the_replicates_means_o
     make_run: Callable,
 ) -> None:
     run = make_run(replicates=3, seeds=(0, 1))
-    summary = summarize(collect(run.workdir), run.graph)
+    summary = summarize(collect(run.workdir), run.graph, run.dataset.test.labels)
     for metric in ("accuracy", "kl"):
         per_replicate = [
             np.mean([_result(run, replicate, "students", "kd", seed)["metrics"][metric] for seed in (0, 1)])
@@ -34,7 +35,7 @@ def test_over_replicates_means_and_intervals_are_those_of_the_replicates_means_o
 
 def test_over_seeds_there_is_one_value_a_seed_and_the_teacher_has_no_interval(make_run: Callable) -> None:
     run = make_run(replicates=1, seeds=(0, 1, 2))
-    summary = summarize(collect(run.workdir), run.graph)
+    summary = summarize(collect(run.workdir), run.graph, run.dataset.test.labels)
     values = [_result(run, 0, "students", "kd", seed)["metrics"]["nll"] for seed in range(3)]
     assert summary["students"]["kd"]["metrics"]["nll"] == pytest.approx(evaluate.interval(values)._asdict())
     assert summary["teacher"]["metrics"]["nll"]["n"] == 1 and summary["teacher"]["metrics"]["nll"]["low"] is None
@@ -62,28 +63,6 @@ def test_what_was_not_measured_is_null_with_n_zero(written: tuple) -> None:
     assert summary["paired"]["kd"]["teacher"]["kl"] == {"mean": None, "low": None, "high": None, "n": 0}
 
 
-@pytest.mark.parametrize("runs", [2, 3, 7])
-def test_the_mean_of_the_pseudo_values_is_the_churn_over_pairs(runs: int) -> None:
-    rng = np.random.default_rng(runs)
-    answers = {run: rng.integers(0, 3, 50) for run in range(runs)}
-    values = pseudo_values(answers)
-    assert np.mean(list(values.values())) == pytest.approx(evaluate.churn(list(answers.values())))
-    assert len(values) == (1 if runs == 2 else runs)
-
-
-def test_a_lone_run_has_no_churn() -> None:
-    assert pseudo_values({0: np.zeros(3, int)}) == {}
-
-
-def test_with_several_seeds_churn_is_over_pairs_of_seeds_within_a_replicate(make_run: Callable) -> None:
-    run = make_run(replicates=2, seeds=(0, 1))
-    results = collect(run.workdir)
-    parts = results.students["kd"]
-    per_replicate = [evaluate.churn([parts[r, seed].answers for seed in (0, 1)]) for r in range(2)]
-    churn = summarize(results, None)["students"]["kd"]["metrics"]["churn"]
-    assert churn == pytest.approx(evaluate.interval(per_replicate)._asdict())
-
-
 def test_digests_receipt_labels_and_graph_are_those_of_the_files(written: tuple) -> None:
     run, summary = written
     assert summary["students"]["kd"]["digests"] == {
@@ -103,7 +82,7 @@ def test_labels_are_the_most_that_any_student_saw(make_run: Callable) -> None:
     run = make_run(replicates=1)
     path = run.workdir / "replicates/0/students/kd/0/result.json"
     files.write_json(path, files.read_json(path) | {"labels": {"train": 20, "choose": 40}})
-    summary = summarize(collect(run.workdir), run.graph)
+    summary = summarize(collect(run.workdir), run.graph, run.dataset.test.labels)
     assert summary["labels"] == {"train": 20, "choose": 40}
     assert summary["students"]["random_edges"]["labels"] == {"train": 20, "choose": 0}
 
@@ -114,7 +93,7 @@ def test_an_unfinished_run_pairs_what_is_there_and_lists_what_is_not(make_run: C
     shutil.rmtree(run.workdir / "replicates/1/teacher")
     results = collect(run.workdir)
     assert results.missing == ("the teacher of replicate 1", "kd of replicate/seed 2/0")
-    summary = summarize(results, None)
+    summary = summarize(results, None, run.dataset.test.labels)
     assert summary["paired"]["knowledge_graph"]["kd"]["accuracy"]["n"] == 2
     assert summary["graph"] == {"nodes": None, "edges": None, "sha256": None, "diagnosis": None}
     json.dumps(summary, allow_nan=False)
@@ -128,3 +107,19 @@ def test_the_reference_is_the_named_student_then_kd_then_the_first(written: tupl
     assert reference_of({"config": named}) == "random_edges"
     assert reference_of({"config": config | {"students": {"b": {}, "a": {}}}}) == "b"
     assert reference_of({"config": config | {"students": {}}}) is None
+
+
+@pytest.mark.parametrize(
+    ("replicates", "seeds", "expected"),
+    [(1, [0], None), (3, [0], "replicates"), (1, [0, 1], "seeds"), (2, [0, 1], "seeds")],
+)
+def test_pairs_are_of_seeds_where_there_are_some_then_of_replicates(replicates, seeds, expected) -> None:
+    assert pairs_of({"config": {"replicates": replicates, "seeds": seeds}}) == expected
+
+
+def test_predictions_of_other_test_inputs_are_refused_by_name(make_run: Callable) -> None:
+    run = make_run(replicates=1)
+    path = run.workdir / "replicates/0/students/kd/0/predictions.safetensors"
+    files.write_arrays(path, {"logits": files.read_arrays(path)["logits"][:-1]})
+    with pytest.raises(UserError, match=r"kd/0/predictions\.safetensors: expected 120 test inputs, got 119"):
+        summarize(collect(run.workdir), run.graph, run.dataset.test.labels)

@@ -1,8 +1,10 @@
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from jkd.report import write_report
 from jkd.report.tables import best_student, entries, finding, table
 
 
@@ -69,3 +71,26 @@ def test_a_run_without_finished_students_has_a_table_and_a_finding(written: tupl
     empty["config"]["students"] = {}
     assert finding(empty) == "No student is finished yet."
     assert table(empty).splitlines()[1].startswith("teacher")
+
+
+def test_below_the_table_stands_how_far_replicates_differ_and_that_they_are_replicates(written: tuple) -> None:
+    _, summary = written
+    block = table(summary).split("how far two replicates (pool, labels and teacher, too) differ")[1].splitlines()
+    assert block[1].split() == ["churn", "good", "bad", "both", "wrong", "normalised", "JS", "pairs"]
+    assert [line.split()[0] for line in block[2:]] == list(entries(summary))
+    churn = summary["variance"]["kd"]["replicates"]["churn"]["mean"]
+    assert summary["students"]["kd"]["metrics"]["replicate_churn"]["mean"] == churn
+    assert f"{100 * churn:.1f}" in next(line for line in block if line.split()[:1] == ["kd"])
+
+
+def test_between_seeds_the_block_has_the_neighbours_and_a_dash_where_there_are_none(make_run: Callable) -> None:
+    run = make_run(replicates=1, seeds=(0, 1))
+    text = table(write_report(run.workdir, run.dataset, run.graph))
+    block = text.split("how far two seeds of a replicate differ")[1].splitlines()
+    assert "5 nearest  10 nearest" in block[1] and "Jaccard" in block[-1]
+    assert next(line for line in block if line.split()[:1] == ["kd"]).split()[-3:] == ["–", "–", "1"]
+
+
+def test_a_lone_run_has_no_such_block(make_run: Callable) -> None:
+    run = make_run(replicates=1)
+    assert "how far" not in table(write_report(run.workdir, run.dataset, run.graph))

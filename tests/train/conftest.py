@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jkd import config as configs
-from jkd import objective, sharding
+from jkd import objective
 from jkd.build import run_of
 from jkd.methods import METHODS
 from jkd.models import build_model
@@ -39,7 +38,7 @@ class Problem:
         config.student.update(changes)
         return configs.resolve(config).students.it
 
-    def program(self, network: ConfigDict, mesh: Mesh | None = None, teacher: bool = True) -> tuple[Program, Any]:
+    def program(self, network: ConfigDict, teacher: bool = True, axis: str | None = None) -> tuple[Program, Any]:
         module = build_model(configs.default().teacher, CLASSES)
 
         def apply(variables: Any, images: jax.Array) -> Any:
@@ -47,7 +46,7 @@ class Problem:
 
         program = Program(
             task=CLASSIFICATION,
-            module=build_model(network, CLASSES),
+            module=build_model(network, CLASSES, axis),
             objective=objective.make_objective(network, VIEWS),
             optimizer=make_optimizer(network.train.optimizer, network.train.steps),
             settings=network.train,
@@ -56,7 +55,7 @@ class Problem:
             mean=(0.5,),
             std=(0.5,),
             teacher=apply if teacher else None,
-            mesh=mesh or sharding.make_mesh(1),
+            parts=network.train.accumulate,
         )
         return program, module.init(jax.random.key(7), jnp.zeros((1, *SHAPE)), train=False)
 
@@ -69,12 +68,13 @@ class Problem:
             "node": ids,
             "step": np.arange(start, start + steps, dtype=np.int32),
             "count": np.int32(steps),
+            "record": np.asarray(True),
         }
 
     def batches(self, program: Program, per_call: int) -> Any:
         def start(step: int) -> Any:
             while step < program.steps:
-                count = min(per_call, program.steps - step)
+                count = min(per_call - step % per_call, program.steps - step)
                 chunk = self.chunk(step, per_call, program.settings.batch) | {"count": np.int32(count)}
                 yield chunk
                 step += count

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from jkd import digest
+from jkd import digest, sharding
 from jkd.errors import UserError
 from jkd.train import checkpoint, interrupt, metrics
+from jkd.train.dispatch import MeshStep
 from jkd.train.loop import Fit, fit
 
 
@@ -20,11 +21,11 @@ from jkd.train.loop import Fit, fit
 def setup(problem: Any) -> Any:
     network = problem.network({"kd": 1.0, "cross_entropy": 0.1, "projection": 0.1})
     program, teacher = problem.program(network)
-    step = program.jitted()
+    step = MeshStep(program, sharding.make_mesh(1))
     init = jax.jit(lambda run: program.init(run, (4, 4, 1), teacher))
 
     def make(run: Any, folder: Path | None = None, **changes: Any) -> tuple[Fit, Any]:
-        given = dict(program=program, step=step, batches=problem.batches(program, 4), teacher=teacher, run=run)
+        given = dict(step=step, batches=problem.batches(program, 4), teacher=teacher, run=run)
         given |= dict(knowledge=problem.knowledge, folder=folder, inputs="made of this")
         return Fit(**(given | changes)), init(run)
 
@@ -54,13 +55,13 @@ def test_metrics_lines_and_events_are_written(setup: Any, run: Any, tmp_path: Pa
 
 def test_validation_metrics_come_along(setup: Any, run: Any, tmp_path: Path):
     one, state = setup(run, tmp_path, evaluate=lambda variables: {"accuracy": 0.5})
-    with one.program.settings.unlocked():
-        one.program.settings.eval_every = 20
+    with one.step.program.settings.unlocked():
+        one.step.program.settings.eval_every = 20
     try:
         fit(one, state)
     finally:
-        with one.program.settings.unlocked():
-            one.program.settings.eval_every = 0
+        with one.step.program.settings.unlocked():
+            one.step.program.settings.eval_every = 0
     found = [line["step"] for line in metrics.read(tmp_path / "metrics.jsonl") if "val_accuracy" in line]
     assert found == [20, 40]
 
@@ -178,14 +179,20 @@ def test_what_a_kill_left_of_a_checkpoint_is_removed(setup: Any, run: Any, tmp_p
 def test_parameters_that_the_last_step_broke_are_refused(setup: Any, run: Any, tmp_path: Path):
     one, state = setup(run, tmp_path)
 
-    def step(state: Any, *given: Any) -> Any:
-        state, metrics = one.step(state, *given)
-        if int(state.step) == 40:  # no later loss is there to tell
-            state = state.replace(params=jax.tree.map(lambda leaf: leaf * np.inf, state.params))
-        return state, metrics
+    class Broken(MeshStep):
+        def bind(self, *given: Any) -> Any:
+            advance = one.step.bind(*given)
+
+            def broken(state: Any, chunk: Any) -> Any:
+                state, metrics = advance(state, chunk)
+                if int(state.step) == 40:  # no later loss is there to tell
+                    state = state.replace(params=jax.tree.map(lambda leaf: leaf * np.inf, state.params))
+                return state, metrics
+
+            return broken
 
     with pytest.raises(UserError, match=r"params/\S+ is not finite after step 40 of .*clip"):
-        fit(Fit(**{**one.__dict__, "step": step}), state)
+        fit(Fit(**{**one.__dict__, "step": Broken(one.step.program, one.step.mesh)}), state)
 
 
 def test_handlers_are_put_back_after_listening():

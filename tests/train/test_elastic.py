@@ -1,0 +1,98 @@
+"""The elastic step: the same bits on any number of devices, the mathematics of the plain one; and `pmap`."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jkd import digest, sharding
+from jkd.train.dispatch import MeshStep, PmapStep
+from jkd.train.elastic import ElasticStep, elastic_step
+
+SHAPE = (4, 4, 1)
+TERMS = {
+    "kd": 0.5,
+    "cross_entropy": 0.1,
+    "rkd": 0.1,
+    "joined_beliefs": 0.2,
+    "projection": {"weight": 0.1, "detach": False},
+}
+
+
+def _run(step: Any, problem: Any, run: Any, teacher: Any, steps: int = 2) -> tuple[Any, dict[str, np.ndarray]]:
+    """`steps` calls of one step each."""
+    state = step.place(jax.jit(lambda: step.program.init(run, SHAPE, teacher))())
+    advance, lines = step.bind(teacher, problem.knowledge, run), []
+    for index in range(steps):
+        state, metrics = advance(state, problem.chunk(index, 1, step.program.settings.batch))
+        lines.append({key: np.asarray(value)[0] for key, value in metrics.items()})
+    return jax.tree.map(np.asarray, state), {key: np.stack([line[key] for line in lines]) for key in lines[0]}
+
+
+def _network(problem: Any, **changes: Any) -> Any:
+    network = problem.network(TERMS)
+    with network.unlocked():
+        network.train.steps_per_call = 1
+        network.train.optimizer.name = "sgd"  # Adam would blow rounding up where a gradient is zero but for it
+        for key, value in changes.items():
+            (network.train.augment if key in network.train.augment else network)[key] = value
+    return network
+
+
+@pytest.mark.parametrize(
+    "changes", [{"batch_norm": True, "dropout": 0.3}, {"mixup": 0.4}], ids=lambda each: next(iter(each))
+)
+def test_one_and_four_devices_give_the_same_bits(problem: Any, run: Any, changes: dict[str, Any]):
+    program, teacher = problem.program(_network(problem, **changes))
+    results = [_run(ElasticStep(program, 8, jax.devices()[:count]), problem, run, teacher) for count in (1, 4)]
+    for state, metrics in results[1:]:
+        assert digest.of_tree(state.__dict__) == digest.of_tree(results[0][0].__dict__)
+        for name, values in metrics.items():
+            np.testing.assert_array_equal(values, results[0][1][name], err_msg=name)
+
+
+def test_it_is_the_plain_step_to_rounding(problem: Any, run: Any):
+    program, teacher = problem.program(_network(problem))
+    plain, one = _run(MeshStep(program, sharding.make_mesh(1)), problem, run, teacher)
+    elastic, two = _run(ElasticStep(program, 4, jax.devices()[:2]), problem, run, teacher)
+    for name, values in one.items():
+        if name != "checksums":
+            np.testing.assert_allclose(two[name], values, rtol=2e-4, atol=1e-5, err_msg=name)
+    for a, b in zip(jax.tree.leaves(plain.params), jax.tree.leaves(elastic.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_another_number_of_shards_gives_other_bits(problem: Any, run: Any):
+    program, teacher = problem.program(_network(problem, batch_norm=True))
+    two, eight = (_run(ElasticStep(program, shards, jax.devices()[:1]), problem, run, teacher)[0] for shards in (2, 8))
+    assert digest.of_tree(two.params) != digest.of_tree(eight.params)
+
+
+def test_its_checksums_are_named_as_those_of_the_plain_step(problem: Any, run: Any):
+    program, teacher = problem.program(_network(problem))
+    state = jax.jit(lambda: program.init(run, SHAPE, teacher))()
+    names = program.checksum_names(state, teacher, problem.knowledge, problem.chunk(0, 1, 16), run)
+    for step in (ElasticStep(program, 4, jax.devices()[:2]), MeshStep(program, sharding.make_mesh(1))):
+        rows = _run(step, problem, run, teacher)[1]["checksums"]
+        assert rows.shape == (2, len(names)) and (rows[0] != rows[1]).sum() > len(names) / 2
+    assert {name.partition("/")[0] for name in names} == {"update", "batch", "teacher", "graph", "student", "gradients"}
+
+
+def test_a_chunk_of_several_steps_is_one_program_on_one_device(problem: Any, run: Any):
+    program, _ = problem.program(problem.network(TERMS))  # 4 steps a call
+    step = elastic_step(program, 8, jax.devices())
+    assert isinstance(step, MeshStep) and step.mesh.devices.size == 1 and step.program.parts == 8
+
+
+def test_pmap_equals_jit(problem: Any, run: Any):
+    network = _network(problem, batch_norm=True, mixup=0.4)
+    jit, teacher = problem.program(network)
+    pmapped, _ = problem.program(network, axis=sharding.AXIS)
+    plain, one = _run(MeshStep(jit, sharding.make_mesh(2)), problem, run, teacher)
+    other, two = _run(PmapStep(pmapped, jax.devices()[:2]), problem, run, teacher)
+    for name, values in one.items():
+        if name != "checksums":
+            np.testing.assert_allclose(two[name], values, rtol=2e-4, atol=1e-5, err_msg=name)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
