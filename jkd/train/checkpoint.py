@@ -19,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 
-from jkd import changes, digest, files, places
+from jkd import changes, digest, files, places, processes
 from jkd.changes import Inputs
 from jkd.errors import UserError, some
 from jkd.places import Path
@@ -61,7 +61,7 @@ def _write(target: Path, tree: Any) -> None:
         places.remove_tree(stale)
     _remove(target)  # left by a kill between the two writes, or found to be damaged
     try:
-        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             checkpointer.save(target, tree)
             checkpointer.wait_until_finished()
     except ValueError as error:  # tensorstore's way to tell of the disk, at the end of a page of paths
@@ -120,7 +120,7 @@ def _read(path: Path, like: TrainState, inputs: str) -> TrainState:
         raise UserError(f"checkpoint {path} is damaged: {some(changed)} differ from their SHA-256.")
     expected = jax.tree.map(np.asarray, serialization.to_state_dict(like))
     try:
-        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             restored = jax.tree.map(np.asarray, checkpointer.restore(places.absolute(path)))
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
         raise UserError(f"checkpoint {path} cannot be read ({type(error).__name__}).") from None
@@ -196,6 +196,17 @@ def _remove(path: Path) -> None:
     """The sidecar first: without it the checkpoint no longer counts, whenever the removal is interrupted."""
     _sidecar(path).unlink(missing_ok=True)
     places.remove_tree(path)
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """One that works in this process alone: of several, the first writes, and each reads for itself."""
+    if processes.count() == 1:
+        return ocp.StandardCheckpointer()
+    own = processes.rank()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
 @contextlib.contextmanager
