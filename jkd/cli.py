@@ -149,6 +149,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         help="only this student and seed, or NAME for all its seeds, or graph, and what it needs; no report",
     )
     add("--replicate", metavar="I", type=int, default=None, help="only this replicate; no report")
+    _allow_flag(add)
     add("--quiet", action="store_true", help="no progress")
     add("--distributed", action="store_true", help="one of several processes, as the cluster's environment says")
     add("--coordinator", metavar="HOST:PORT", default="", help="of process 0, where no cluster's environment says it")
@@ -188,6 +189,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     _config_flag(add, required=False)
     _workdir_flag(add)
     add("--replicate", metavar="I", type=int, default=0)
+    _allow_flag(add)
     add("--to", metavar="FILE", default="", help="export: a .graphml or .json file")
     verb("methods", _methods, "List the objective terms with their options and papers.", "jkd methods")
     return parser, made
@@ -197,8 +199,25 @@ def _config_flag(add: Callable[..., argparse.Action], required: bool = True) -> 
     add("--config", metavar="FILE[:VARIANT]", required=required, help="set keys with --config.KEY=VALUE")
 
 
+def _allow_flag(add: Callable[..., argparse.Action]) -> None:
+    add(
+        "--allow-change",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="go on although this key (student.train.batch, environment.versions.jax) or group of keys differs from "
+        "the manifest's; the manifest records it; can be given several times",
+    )
+
+
 def _workdir_flag(add: Callable[..., argparse.Action]) -> None:
-    add("--workdir", metavar="DIR", type=Path, required=True, help="the folder of the run")
+    add("--workdir", metavar="DIR", type=_place, required=True, help="the folder of the run, also gs://BUCKET/FOLDER")
+
+
+def _place(text: str) -> "places.Path":  # type: ignore[name-defined]
+    from jkd import places
+
+    return places.path_of(text)
 
 
 def _resolved(options: argparse.Namespace) -> "ConfigDict":  # type: ignore[name-defined]
@@ -221,7 +240,12 @@ def _distill(options: argparse.Namespace) -> None:
 
     with interrupt.listen():
         summary = run.distill(
-            config, options.workdir, only=options.only or "", replicate=options.replicate, quiet=options.quiet
+            config,
+            options.workdir,
+            only=options.only or "",
+            replicate=options.replicate,
+            quiet=options.quiet,
+            allow_change=options.allow_change,
         )
     if summary is not None:
         _say(report.table(summary), _where(options.workdir))
@@ -243,7 +267,7 @@ def _join_processes(options: argparse.Namespace, config: "ConfigDict") -> None: 
         processes.start(options.coordinator, options.processes, options.process)
 
 
-def _where(workdir: Path) -> str:
+def _where(workdir: "places.Path") -> str:  # type: ignore[name-defined]
     return f"\nreport: {workdir / 'report' / 'index.html'}"
 
 
@@ -275,7 +299,13 @@ def _graph(options: argparse.Namespace) -> None:
         from jkd.train import interrupt
 
         with interrupt.listen():
-            run.distill(config, options.workdir, only=run.GRAPH, replicate=options.replicate)
+            run.distill(
+                config,
+                options.workdir,
+                only=run.GRAPH,
+                replicate=options.replicate,
+                allow_change=options.allow_change,
+            )
         _say(run.graph("show", options.workdir, options.replicate))
         return
     if options.action == "export" and not options.to:

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jkd import places
+from jkd.places import Path
 
 
 def of_bytes(*parts: bytes) -> str:
@@ -19,8 +21,8 @@ def of_bytes(*parts: bytes) -> str:
 
 def of_file(path: str | Path) -> str:
     """SHA-256 hex of a file's bytes, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with places.open_read(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def canonical_json(value: Any) -> str:

@@ -1,4 +1,8 @@
-"""Writing so that a reader sees all of a file or none of it, and locks that survive a killed owner."""
+"""Writing so that a reader sees all of a file or none of it, and locks that survive a killed owner.
+
+Paths may also be those of an object store (`jkd.places`). A write there is one whole object, and there are no locks:
+two processes that make one part make the same bytes, twice.
+"""
 
 import contextlib
 import errno
@@ -9,13 +13,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from jkd import processes
+from jkd import places, processes
 from jkd.errors import Locked, UserError
+from jkd.places import Path
 
 HOST = socket.gethostname()
 POLL = 0.2  # seconds between two tries for a lock
@@ -49,6 +53,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     if not processes.first():
         return
+    if places.is_remote(path):
+        return places.write_whole(path, data)
     make_folder(path.parent)
     draft = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
 
@@ -80,8 +86,10 @@ def check_writable(folder: Path) -> None:
     probe.unlink(missing_ok=True)
 
 
-def appender(path: Path) -> IO[bytes]:
-    """A file to append to; what is written lies in the file at once, not in a buffer."""
+def appender(path: Path) -> "IO[bytes] | places.Rewritten":
+    """A file to append to; what is written lies in the file at once, not in a buffer. Not so in an object store."""
+    if places.is_remote(path):
+        return places.Rewritten(path)
     try:
         return open(path, "ab", buffering=0)
     except OSError as error:
@@ -90,7 +98,7 @@ def appender(path: Path) -> IO[bytes]:
 
 def remove_drafts(folder: Path) -> None:
     """Removes what killed processes had begun to write; only for who holds the folder's lock."""
-    if not processes.first():
+    if not processes.first() or places.is_remote(folder):
         return
     for draft in folder.glob(".*.tmp"):
         draft.unlink(missing_ok=True)
@@ -119,7 +127,7 @@ def json_bytes(value: Any) -> bytes:
 def read_json(path: Path) -> Any:
     """Reads JSON; a missing or broken file, or one that gives a key twice, is a `UserError` that names it."""
     try:
-        text = retried(Path(path).read_bytes).decode()
+        text = retried(path.read_bytes).decode()
         return json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_number)
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
@@ -172,8 +180,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        arrays = retried(lambda: load_file(path))
-        check_header(path)
+        with places.local(path) as here:
+            arrays = retried(lambda: load_file(here))
+            check_header(here)
         return arrays
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
@@ -186,7 +195,8 @@ def lock(folder: Path, what: str, wait: bool = False, waiting: Callable[[str], N
     """Holds `folder/.lock` while the body runs.
 
     An `flock`: the kernel releases it when its owner dies, so a killed run leaves nothing stale behind. Of several
-    processes that compute one run, the first holds it for all.
+    processes that compute one run, the first holds it for all. An object store has no locks: there, the body runs at
+    once, and whoever shares a workdir shares it out by `--only`.
 
     Args:
       folder: made if it is not there.
@@ -198,7 +208,7 @@ def lock(folder: Path, what: str, wait: bool = False, waiting: Callable[[str], N
       Locked: another process holds it.
       UserError: no lock can be made here.
     """
-    if not processes.first():
+    if not processes.first() or places.is_remote(folder):
         yield
         return
     make_folder(folder)

@@ -1,21 +1,29 @@
-"""What a run is: its resolved config, versions and data, written once and compared when the run goes on."""
+"""What a run is: its resolved config, environment and data, written once and compared when the run goes on.
 
-import platform
-from importlib import metadata
-from pathlib import Path
+The rule is one: a run has one config and one environment, and `distill` and `graph build` compute in no other. What
+only adds parts may change freely, and `report`, `evaluate` and the rest of `graph` read a run anywhere. Every other
+difference is refused by name, unless it is allowed (`--allow-change=KEY`), and then it is recorded under "changes".
+"""
+
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jkd import __version__, digest, files, xla
+from jkd import changes, digest, files, places
 from jkd import config as configs
+from jkd.changes import Allowed, Change
 from jkd.data import DataSet
+from jkd.environment import PLAIN, describe_environment, differences, sentence, source, source_differences
 from jkd.errors import UserError
+from jkd.places import Path
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+PATCH = "source.patch"  # what was not committed of the source when the run began
 # Changing these adds parts to a run or draws its report anew; parts that are there stay what they are, and so do the
 # settings of a student that has begun.
-# The data's own digest stands beside its path, so the data may move.
+# The data's own digest stands beside its path, so the data may move; how many devices there are, in the environment.
 MAY_CHANGE = ("students.", "seeds", "replicates", "report.", "student.", "name", "devices", "data.workers", "data.path")
 
 
@@ -25,14 +33,16 @@ def check_place(workdir: Path) -> None:
     Raises:
       UserError: when it, or what it would stand in, is no folder, or it holds something else than a run.
     """
-    for place in (workdir, *workdir.absolute().parents):
-        if place.exists() and not place.is_dir():
+    above = () if places.is_remote(workdir) else workdir.absolute().parents  # a store has no folders to be in the way
+    for place in (workdir, *above):
+        if places.exists(place) and not place.is_dir():
             raise UserError(f"--workdir: {place} is a file, not a folder. Choose another place.")
     if (workdir / "manifest.json").exists():
         _saved(workdir)
         return
-    # Hidden files are locks and drafts: another process may be starting the same run.
-    there = [entry.name for entry in workdir.iterdir() if entry.name[0] != "."] if workdir.exists() else []
+    # Another process may be starting the same run: hidden files are locks and drafts, the patch precedes the manifest.
+    entries = [entry.name for entry in workdir.iterdir()] if workdir.exists() else []
+    there = [name for name in entries if name[0] != "." and name != PATCH]
     if there:
         raise UserError(
             f"--workdir: {workdir} is not empty and holds no run ({', '.join(sorted(there)[:5])}). "
@@ -40,57 +50,77 @@ def check_place(workdir: Path) -> None:
         )
 
 
-def open_run(workdir: Path, config: ConfigDict, dataset: DataSet) -> None:
-    """Writes `manifest.json`, or checks that the run that is there is this one.
+def open_run(
+    workdir: Path, config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None, allow: Sequence[str] = ()
+) -> Allowed:
+    """Writes `manifest.json`, or checks that the run that is there is this one, in the same environment.
+
+    Args:
+      workdir: the run's folder.
+      config: resolved.
+      dataset: opened from it.
+      mesh: the devices that the run uses.
+      allow: keys that may differ from the manifest's, given now (`--allow-change`); what differs is recorded.
+
+    Returns:
+      The keys that may differ in parts that are there: those given now, and those recorded before.
 
     Raises:
-      UserError: when the folder holds something else, or a run of another config or data set (with the differences).
+      UserError: when the folder holds something else, or a run of another config, data set or environment (with the
+        differences, and what to give to go on with them).
     """
     check_place(workdir)
-    path, now = workdir / "manifest.json", describe(config, dataset)
-    if path.exists() and _same_run(path, config, dataset) == now:
-        return
+    path, now, allowed = workdir / "manifest.json", describe(config, dataset, mesh), Allowed(tuple(allow))
+    before = _saved(workdir) if path.exists() else None
+    if before and before == _merged(workdir, before, now, allowed):
+        return allowed.with_recorded(before["changes"])
     with files.lock(workdir, "the manifest", wait=True):  # processes that start together look one after the other
-        if path.exists():
-            _same_run(path, config, dataset)
-        files.write_json(path, now)
+        before = _saved(workdir) if path.exists() else None
+        whole = _merged(workdir, before, now, allowed)
+        _write_patch(workdir, whole)
+        files.write_json(path, whole)
+    if before and source_differences(before["environment"], whole["environment"]):
+        warnings.warn(f"the source of jkd is not what {workdir} began with; its manifest says so.", stacklevel=2)
+    return allowed.with_recorded(whole["changes"])
 
 
-def describe(config: ConfigDict, dataset: DataSet) -> dict[str, Any]:
-    """The manifest of a run."""
-    content = {
-        "name": config.name,
-        "config": configs.as_dict(config),
-        "differs": configs.difference(config),
-        "versions": versions(),
-        "xla_flags": xla.flags(),
-        "data": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "classes": list(dataset.classes),
-            "shape": list(dataset.shape),
-            "train": len(dataset.train),
-            "test": len(dataset.test),
-            "skipped": [list(pair) for pair in (*dataset.train.skipped, *dataset.test.skipped)],
-        },
-    }
-    return content | {"digest": digest.of_json(content)}
+def describe(config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None) -> dict[str, Any]:
+    """The manifest of a run that begins here and now.
 
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version(), "jkd": __version__}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
+    The teacher's and the graph's digests are not in it, for they are known only when these are made: each part's
+    `result.json` holds what it was made from, and `jkd report` gathers all of them in `summary.json` under "parts".
+    """
+    plain = configs.as_dict(config)
+    networks = {"teacher": config.teacher} | {f"students.{name}": student for name, student in config.students.items()}
+    return _signed(
+        {
+            "name": config.name,
+            "config": plain,
+            "differs": configs.difference(config),
+            "seeds": {"teacher": config.teacher.seed, "students": list(config.seeds), "replicates": config.replicates},
+            "arithmetic": {
+                "reduction": plain.get("reduction", PLAIN),
+                **{key: plain[key] for key in ("shards", "parallelism") if key in plain},
+                "dtypes": {name: network.dtype for name, network in networks.items()},
+            },
+            "environment": describe_environment(mesh),
+            "data": {
+                "name": dataset.name,
+                "fingerprint": dataset.fingerprint,
+                "classes": list(dataset.classes),
+                "shape": list(dataset.shape),
+                "train": len(dataset.train),
+                "test": len(dataset.test),
+                "skipped": [list(pair) for pair in (*dataset.train.skipped, *dataset.test.skipped)],
+            },
+            "changes": [],
+        }
+    )
 
 
 def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     """The resolved config and the whole manifest of the run in `workdir`."""
-    if not workdir.is_dir():
+    if not places.exists(workdir) or not workdir.is_dir():
         raise UserError(f"--workdir: there is no folder {workdir}. Give that of a run.")
     if not (workdir / "manifest.json").exists():
         raise UserError(f"--workdir: {workdir} holds no run (no manifest.json). Make one with jkd distill.")
@@ -101,44 +131,91 @@ def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
 def check_data(workdir: Path, manifest: dict[str, Any], dataset: DataSet) -> None:
     """Refuses a data set that is not the one of a run's manifest."""
     if manifest["data"].get("fingerprint") != dataset.fingerprint:
-        name = manifest["data"].get("name")
-        raise UserError(f"{workdir} holds a run on other data ({name}). Choose another --workdir, or bring its data.")
+        raise _other_data(workdir, manifest)
+
+
+def _other_data(workdir: Path, manifest: dict[str, Any]) -> UserError:
+    name = manifest["data"].get("name")
+    return UserError(f"{workdir} holds a run on other data ({name}). Choose another --workdir, or bring its data.")
 
 
 def _saved(workdir: Path) -> dict[str, Any]:
     path = workdir / "manifest.json"
     manifest = files.read_json(path)
-    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key), dict) for key in ("config", "data")):
+    if not isinstance(manifest, dict) or not all(
+        isinstance(manifest.get(key), dict) for key in ("config", "environment", "data")
+    ):
         raise UserError(f"{path} is not a manifest of jkd. Choose another --workdir.")
+    if _signed(manifest) != manifest:
+        raise UserError(f"{path} is not what was saved: its digest differs. Copy it anew, or choose another --workdir.")
     return manifest
 
 
-def _same_run(path: Path, config: ConfigDict, dataset: DataSet) -> dict[str, Any]:
-    """The saved manifest, once it is clear that this is the same run."""
-    before = _saved(path.parent)
-    check_data(path.parent, before, dataset)
-    if before.get("xla_flags", []) != xla.flags():
+def _signed(content: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    return rest | {"digest": digest.of_json(rest)}
+
+
+def _merged(workdir: Path, before: dict[str, Any] | None, now: dict[str, Any], allowed: Allowed) -> dict[str, Any]:
+    """The manifest as it should stand: this run's, in the environment in which it began, with every change since.
+
+    Raises:
+      UserError: when it is another run's, or differs in what may not change and is not allowed to.
+    """
+    allowed.check(_keys(now) | (_keys(before) if before else {}))
+    if before is None:
+        return now
+    if before["data"].get("fingerprint") != now["data"]["fingerprint"]:
+        raise _other_data(workdir, before)
+    config = _config_changes(workdir, before, now)
+    moved = differences(before["environment"], now["environment"], now["arithmetic"]["reduction"])
+    if refused := allowed.refused(config):
+        raise UserError(_another_config(workdir, before, refused))
+    if refused := allowed.refused(moved):
+        where = " ".join(sentence(change) for change in refused[: changes.MOST])
+        advice = changes.remedy(refused, "Go back to that environment, or choose another --workdir.")
         raise UserError(
-            f"{path.parent} holds a run computed with the XLA flags {before.get('xla_flags')}, but those in force are "
-            f"{xla.flags()}, which gives other bits. Set XLA_FLAGS to match, or choose another --workdir."
+            f"{workdir} holds a run computed in another environment, which gives other bits. {where} {advice}"
         )
-    students = before["config"]["students"].keys() & config.students.keys()
-    begun = {folder.name for folder in path.parent.glob("replicates/*/students/*")} & students
-    fixed = tuple(f"students.{name}." for name in begun)
-    old, new = configs.flatten(before["config"]), configs.flatten(configs.as_dict(config))
-    changed = [
-        f"{key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and (key.startswith(fixed) or not key.startswith(MAY_CHANGE))
-    ]
-    if changed:
-        raise UserError(
-            f"{path.parent} holds a run of another config; it differs in {'; '.join(changed[:8])}"
-            f"{f'; and {len(changed) - 8} more' if len(changed) > 8 else ''}. Choose another --workdir"
-            + (
-                ", or give a changed student a name of its own."
-                if any(key.startswith(fixed) for key in changed)
-                else "."
-            )
-        )
-    return before
+    edited = source_differences(before["environment"], now["environment"])
+    recorded = [change._asdict() for change in (*config, *moved, *edited)]
+    environment = now["environment"] if moved or edited else before["environment"]
+    log = before["changes"] + [change for change in recorded if change not in before["changes"]]
+    return _signed(now | {"environment": environment, "changes": log})
+
+
+def _config_changes(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
+    """How the config differs in what is settled: everything but what only adds parts, and students that have begun."""
+    fixed = tuple(f"students.{name}." for name in _begun(workdir, before, now))
+    found = changes.between(before["config"], now["config"])
+    return [change for change in found if change.key.startswith(fixed) or not change.key.startswith(MAY_CHANGE)]
+
+
+def _begun(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> set[str]:
+    students = before["config"]["students"].keys() & now["config"]["students"].keys()
+    return {folder.name for folder in workdir.glob("replicates/*/students/*")} & students
+
+
+def _another_config(workdir: Path, before: dict[str, Any], refused: list[Change]) -> str:
+    students = tuple(f"students.{name}." for name in before["config"]["students"])
+    of_student = any(change.key.startswith(students) for change in refused)
+    advice = "Choose another --workdir" + (", or give a changed student a name of its own." if of_student else ".")
+    return (
+        f"{workdir} holds a run of another config; it differs in {changes.listed(refused)}. "
+        f"{changes.remedy(refused, advice)}"
+    )
+
+
+def _keys(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Every key that a manifest holds a value of, as `--allow-change` names it."""
+    return configs.flatten(manifest["config"]) | configs.flatten({"environment": manifest["environment"]})
+
+
+def _write_patch(workdir: Path, manifest: dict[str, Any]) -> None:
+    """`source.patch`: what was not committed when the run began; what was later, in `source-DIGEST.patch`."""
+    found = source()
+    if not found or not found["patch"] or (manifest["environment"]["source"] or {}).get("patch") != found["patch"]:
+        return
+    later = any(change["key"] == "environment.source" for change in manifest["changes"])
+    name = f"source-{found['patch'][:12]}.patch" if later else PATCH
+    files.write_bytes(workdir / name, found["text"])

@@ -6,10 +6,27 @@ student's name: students of one seed see the same order and the same augmentatio
 """
 
 import hashlib
+from contextlib import AbstractContextManager
 
 import jax
 import numpy as np
 from jaxtyping import Array, Integer, Key
+
+from jkd import ledger as books
+from jkd.ledger import KeyReused, Ledger
+
+__all__ = [
+    "STREAMS",
+    "KeyReused",
+    "Ledger",
+    "bits",
+    "key",
+    "ledger",
+    "permutation",
+    "sample_keys",
+    "subkey",
+    "uniform",
+]
 
 STREAMS = (
     "augment",  # per step and sample: crops, flips, mixup partners
@@ -49,6 +66,8 @@ def bits(stream: str, *numbers: int, size: int) -> np.ndarray:
     Written out rather than taken from `numpy.random`, whose streams may change between releases.
     """
     _tag(stream)
+    if books.current:
+        books.current.host(stream, numbers)
     text = ",".join([stream, *(str(int(number)) for number in numbers)])
     start = np.uint64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
     with np.errstate(over="ignore"):
@@ -71,3 +90,19 @@ def uniform(stream: str, *numbers: int, size: int) -> np.ndarray:
 def subkey(key: Key[Array, ""], index: int) -> Key[Array, ""]:
     """The `index`-th key of one draw that needs several."""
     return jax.random.fold_in(key, index)
+
+
+def ledger() -> AbstractContextManager[Ledger]:
+    """`with random.ledger() as book:` writes every key into a book and refuses to draw from one twice (`jkd.ledger`).
+
+    Raises:
+      KeyReused: in the body, when the same key material is used twice; here, when two streams have one tag.
+    """
+    return books.opened(_tags())
+
+
+def _tags() -> dict[str, int]:
+    return {stream: _tag(stream) for stream in STREAMS}
+
+
+books.check_tags(_tags())

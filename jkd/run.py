@@ -4,13 +4,13 @@ Each arrow is a call; nothing reaches backwards. Every part is a folder that is 
 from the same inputs. `distill` is what the command runs and what a notebook calls.
 """
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from jkd import build, files, manifest, parts, processes
+from jkd import build, files, manifest, parts, places, processes
 from jkd import config as configs
 from jkd import report as reports
 from jkd.build import Session
@@ -20,6 +20,7 @@ from jkd.graph import show, store
 from jkd.graph.export import export
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts import Place
+from jkd.places import Path
 from jkd.progress import RunProgress
 from jkd.train import interrupt
 
@@ -28,7 +29,12 @@ SEED = "/"  # between a student's name and its seed
 
 
 def distill(
-    config: ConfigDict, workdir: str | Path, only: str = "", replicate: int | None = None, quiet: bool = False
+    config: ConfigDict,
+    workdir: str | Path,
+    only: str = "",
+    replicate: int | None = None,
+    quiet: bool = False,
+    allow_change: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Makes what is not there yet of a run, then its report.
 
@@ -38,6 +44,7 @@ def distill(
       only: `NAME/SEED` makes one student, `NAME` all its seeds, `graph` none; no report is written (`report` does).
       replicate: make only this one.
       quiet: no progress.
+      allow_change: keys of config or environment that may differ from the manifest's of the run that is there.
 
     Returns:
       The summary, as in `report/summary.json`; None when only a part was asked for, and in all processes but the first.
@@ -47,17 +54,17 @@ def distill(
       Locked: when the one student asked for is being made by another process.
       Interrupted: after SIGTERM or Ctrl-C, with everything saved.
     """
-    config, workdir = configs.resolve(config), Path(workdir)
+    config, workdir = configs.resolve(config), places.path_of(workdir)
     students = _students(config, only)
     replicates = range(config.replicates) if replicate is None else [_within(config, replicate)]
     manifest.check_place(workdir)
     session = build.open_session(config)
     parts.check(session)  # up to here nothing is written
-    manifest.open_run(workdir, config, session.dataset)
+    allowed = manifest.open_run(workdir, config, session.dataset, session.mesh, allow_change)
     with RunProgress(len(replicates) * (2 + len(students)), quiet or not processes.first()) as progress:
         locked = []
         for index in replicates:
-            place = Place(workdir, index)
+            place = Place(workdir, index, allowed)
             split = make_split(session.dataset, config.data, index)
             teacher = parts.make_teacher(session, split, place, progress)
             interrupt.stop_if_requested()
@@ -79,7 +86,7 @@ def distill(
 
 def report(workdir: str | Path) -> dict[str, Any]:
     """Writes the report of what is finished in a workdir and returns the summary."""
-    workdir = Path(workdir)
+    workdir = places.path_of(workdir)
     config, saved = manifest.read(workdir)
     dataset = open_dataset(config.data)
     manifest.check_data(workdir, saved, dataset)
@@ -95,8 +102,9 @@ def evaluate(workdir: str | Path, student: str, replicate: int = 0, data_path: s
       replicate: of which replicate.
       data_path: another data set of the same form and classes; empty for the run's own.
     """
-    config, saved = manifest.read(Path(workdir))
-    part = _part(config, Place(Path(workdir), replicate), student)
+    workdir = places.path_of(workdir)
+    config, saved = manifest.read(workdir)
+    part = _part(config, Place(workdir, replicate), student)
     with config.unlocked():
         config.devices = 0  # those that are here, which need not be those of the run
         config.data.path = data_path or config.data.path
@@ -113,13 +121,14 @@ def evaluate(workdir: str | Path, student: str, replicate: int = 0, data_path: s
 
 def graph(action: str, workdir: str | Path, replicate: int = 0, to: str = "") -> str:
     """Shows, checks or exports the graph of a replicate; returns the text to print."""
-    folder = Place(Path(workdir), replicate).graph
+    workdir = places.path_of(workdir)
+    folder = Place(workdir, replicate).graph
     if not (folder / "graph.json").is_file():
         raise UserError(f"there is no graph in {folder}. Make it with jkd graph build or jkd distill.")
     loaded = store.load(folder)
     if action == "export":
-        config, _ = manifest.read(Path(workdir))
-        export(loaded, Path(to), open_dataset(config.data).train.id)
+        config, _ = manifest.read(workdir)
+        export(loaded, places.path_of(to), open_dataset(config.data).train.id)
         return f"wrote {to}"
     if action == "check":
         return f"{folder}: {len(loaded.sample)} nodes, every digest as written ({loaded.digest})"

@@ -1,15 +1,18 @@
 """The manifest: what makes two runs the same run."""
 
+import hashlib
 import json
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jkd import config as configs
-from jkd import files, manifest
+from jkd import digest, files, manifest
 from jkd.data import DataSet, open_dataset
+from jkd.environment import describe_environment
 from jkd.errors import UserError
 
 
@@ -18,16 +21,18 @@ def dataset(tiny: Any) -> DataSet:
     return open_dataset(tiny.config().data)
 
 
-def _open(workdir: Path, config: Any, dataset: DataSet) -> dict[str, Any]:
-    manifest.open_run(workdir, configs.resolve(config), dataset)
+def _open(workdir: Path, config: Any, dataset: DataSet, allow: tuple[str, ...] = ()) -> dict[str, Any]:
+    manifest.open_run(workdir, configs.resolve(config), dataset, allow=allow)
     return json.loads((workdir / "manifest.json").read_text())
 
 
 def test_it_holds_config_versions_and_data_and_reads_back(tiny: Any, dataset: DataSet, tmp_path: Path):
     written = _open(tmp_path / "run", tiny.config(), dataset)
-    assert {"python", "jkd", "jax", "flax"} <= set(written["versions"])
+    assert {"python", "jkd", "jax", "flax"} <= set(written["environment"]["versions"])
     assert written["data"]["fingerprint"] == dataset.fingerprint and written["data"]["train"] == 300
     assert written["differs"]["graph.folds"] == 2 and "graph.k" not in written["differs"]
+    assert written["seeds"] == {"teacher": 0, "students": [0, 1], "replicates": 2}
+    assert written["arithmetic"]["reduction"] == "plain" and written["arithmetic"]["dtypes"]["students.kd"] == "float32"
     config, whole = manifest.read(tmp_path / "run")
     assert configs.as_dict(config) == configs.as_dict(configs.resolve(tiny.config())) and whole == written
 
@@ -71,6 +76,113 @@ def test_a_student_that_has_begun_keeps_its_settings(tiny: Any, dataset: DataSet
     _open(tmp_path, without, dataset)  # a student may go
 
 
+def test_an_allowed_change_is_recorded_and_from_then_on_the_runs(tiny: Any, dataset: DataSet, tmp_path: Path):
+    _open(tmp_path, tiny.config(), dataset)
+    changed = tiny.config(graph__k=4, teacher__train__batch=8)
+    with pytest.raises(UserError, match=r"--allow-change=graph\.k --allow-change=teacher\.train\.batch"):
+        _open(tmp_path, changed, dataset)
+    with pytest.raises(UserError, match=r"differs in graph\.k: 8 -> 4\. .* give --allow-change=graph\.k\."):
+        _open(tmp_path, changed, dataset, ("teacher.train",))
+    written = _open(tmp_path, changed, dataset, ("graph.k", "teacher.train"))
+    recorded = [
+        {"key": "graph.k", "old": 8, "new": 4},
+        {"key": "teacher.train.batch", "old": 16, "new": 8},
+    ]
+    assert written["changes"] == recorded and written["config"]["graph"]["k"] == 4
+    assert _open(tmp_path, changed, dataset) == written  # without the flag
+    allowed = manifest.open_run(tmp_path, configs.resolve(changed), dataset)
+    assert "graph.k" in allowed and "teacher.train.batch" in allowed and "teacher.train.steps" not in allowed
+    with pytest.raises(UserError, match=r"graph\.k: 4 -> 5"):  # allowed once is not allowed for ever
+        _open(tmp_path, tiny.config(graph__k=5, teacher__train__batch=8), dataset)
+
+
+@pytest.mark.parametrize("changes", [{"data__pool": 100}, {"teacher__width": 8}, {"graph__views": ("teacher",)}])
+def test_what_parts_could_not_be_read_with_can_never_change(
+    tiny: Any, dataset: DataSet, tmp_path: Path, changes: dict[str, Any]
+):
+    _open(tmp_path, tiny.config(), dataset)
+    key = next(iter(changes)).replace("__", ".")
+    with pytest.raises(UserError, match=f"{key}: .* Choose another --workdir") as caught:
+        _open(tmp_path, tiny.config(**changes), dataset, (key, key.split(".")[0]))
+    assert "--allow-change" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "meant"), [("student.train.bacth", "student.train.batch"), ("environment.cup", "cpu")])
+def test_a_key_that_there_is_not_cannot_be_allowed(tiny: Any, dataset: DataSet, tmp_path: Path, key: str, meant: str):
+    with pytest.raises(UserError, match=f"--allow-change={key}: there is no such key.* '.*{meant}'"):
+        _open(tmp_path, tiny.config(), dataset, (key,))
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the next environments differ: `elsewhere(**{"versions.jax": "9"})`."""
+
+    def move(**changes: Any) -> None:
+        def described(mesh: Any = None) -> Any:
+            found = describe_environment(mesh)
+            for path, value in changes.items():
+                group, _, key = path.partition(".")
+                found[group] = {**found[group], key: value} if key else value
+            return found
+
+        monkeypatch.setattr(manifest, "describe_environment", described)
+
+    return move
+
+
+def test_another_environment_is_refused_by_name_or_recorded(
+    tiny: Any, dataset: DataSet, tmp_path: Path, elsewhere: Any
+):
+    before = _open(tmp_path, tiny.config(), dataset)
+    elsewhere(**{"versions.jax": "9.9", "threads.pool": 96, "cpu.model": "another"})
+    with pytest.raises(UserError) as caught:
+        _open(tmp_path, tiny.config(), dataset)
+    assert "another environment" in str(caught.value) and "The version of jax was '" in str(caught.value)
+    assert "--allow-change=environment.threads.pool --allow-change=environment.versions.jax" in str(caught.value)
+    after = _open(tmp_path, tiny.config(), dataset, ("environment",))
+    assert [change["key"] for change in after["changes"]] == ["environment.threads.pool", "environment.versions.jax"]
+    assert after["environment"]["versions"]["jax"] == "9.9" and before["changes"] == []
+    assert _open(tmp_path, tiny.config(), dataset) == after
+
+
+def test_what_does_not_move_bits_leaves_the_manifest_as_it_was(
+    tiny: Any, dataset: DataSet, tmp_path: Path, elsewhere: Any
+):
+    before = _open(tmp_path, tiny.config(), dataset)
+    elsewhere(**{"cpu.model": "another"})
+    assert _open(tmp_path, tiny.config(), dataset) == before
+
+
+def test_another_source_is_told_and_recorded_with_its_patch(
+    tiny: Any, dataset: DataSet, tmp_path: Path, elsewhere: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def edit(text: bytes) -> None:
+        sha = hashlib.sha256(text).hexdigest()
+        monkeypatch.setattr(manifest, "source", lambda: {"commit": "c", "patch": sha, "whole": True, "text": text})
+        elsewhere(source={"commit": "c", "patch": sha, "whole": True})
+
+    edit(b"first")
+    written = _open(tmp_path, tiny.config(), dataset)
+    assert digest.of_file(tmp_path / "source.patch") == written["environment"]["source"]["patch"]
+    edit(b"second")
+    with pytest.warns(UserWarning, match="the source of jkd is not what"):
+        after = _open(tmp_path, tiny.config(), dataset)
+    assert [change["key"] for change in after["changes"]] == ["environment.source"]
+    later = tmp_path / f"source-{after['environment']['source']['patch'][:12]}.patch"
+    assert later.read_bytes() == b"second" and (tmp_path / "source.patch").read_bytes() == b"first"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _open(tmp_path, tiny.config(), dataset) == after
+
+
+def test_a_manifest_that_was_edited_is_refused(tiny: Any, dataset: DataSet, tmp_path: Path):
+    written = _open(tmp_path, tiny.config(), dataset)
+    written["config"]["graph"]["k"] = 4
+    files.write_json(tmp_path / "manifest.json", written)
+    with pytest.raises(UserError, match=r"manifest\.json is not what was saved"):
+        manifest.read(tmp_path)
+
+
 def test_other_data_is_another_run(tiny: Any, dataset: DataSet, tmp_path: Path):
     _open(tmp_path, tiny.config(), dataset)
     with pytest.raises(UserError, match=r"a run on other data \(digits\)"):
@@ -81,6 +193,7 @@ def test_a_place_that_others_are_about_to_use_is_free(tiny: Any, dataset: DataSe
     """The lock and the draft of a process that starts the same run are no reason to refuse."""
     (tmp_path / ".lock").write_text("")
     (tmp_path / ".manifest.json.host.1.tmp").write_text("{")
+    (tmp_path / "source.patch").write_text("")
     assert _open(tmp_path, tiny.config(), dataset)["name"] == "tiny"
 
 

@@ -1,19 +1,19 @@
 """A network's variables as one safetensors file whose names are paths, `params/hidden0/kernel`."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jkd import digest, files
+from jkd import digest, files, places
+from jkd.places import Path
 from jkd.pretrained.tensors import read_tree
 
 
 def save_variables(path: str | Path, variables: dict[str, Any]) -> None:
     """Writes `{"params": ..., "batch_stats": ...}`, floats as float32. Empty collections leave no trace."""
-    files.write_arrays(Path(path), flat_float32(variables))
+    files.write_arrays(places.path_of(path), flat_float32(variables))
 
 
 def load_variables(path: str | Path) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float, Int32, Key, UInt8
 
 # Tags folded into a sample's key (PERMUTE: into the batch's). Numbers are fixed: changing one changes every
 # result.
-SHIFT, CROP, FLIP, CUTOUT, MIXUP, CUTMIX, WHICH, PERMUTE = range(8)
+SHIFT, CROP, FLIP, CUTOUT, MIXUP, CUTMIX, WHICH = range(7)
+PERMUTE = 2**32 - 1  # no sample has this id, whose key would be the permutation's
 
 Images = Float[Array, "b h w c"]
 

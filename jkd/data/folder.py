@@ -2,11 +2,12 @@
 
 import os
 import stat
-from pathlib import Path
 
+from jkd import places
 from jkd.data import tar
 from jkd.data.listing import LAYOUT, InFile, Listing, Tree, is_image, listing
 from jkd.errors import UserError, some
+from jkd.places import Path
 
 
 def listings(path: str, splits: tuple[str, ...], max_bytes: int) -> list[Listing]:
@@ -34,9 +35,11 @@ def existing(path: str) -> Path:
     """`data.path` as a path that is there, or a `UserError` that says where it breaks off."""
     if not path:
         raise UserError("data.path is empty. Give the folder or file that data.source reads.")
-    root = Path(path).expanduser()
-    if root.exists():
+    root = places.path_of(path).expanduser()
+    if places.exists(root):
         return root
+    if places.is_remote(root):
+        raise UserError(f"data.path: there is no {root}.")
     above = next(parent for parent in root.parents if parent.exists())
     if above.is_file():
         raise UserError(f"data.path: {root} lies below {above}, which is a file. Give {above} itself?")
@@ -59,6 +62,8 @@ def _split_tree(root: Path, split: str, max_bytes: int) -> Tree:
 def _walk(root: Path, split: str, max_bytes: int) -> Tree:
     """Every image below `root/split`. Links are followed to files, not to folders above the class folders."""
     tree = Tree(str(root), top={entry.name for entry in root.iterdir()})
+    if places.is_remote(root):
+        return _walk_store(tree, root, split, max_bytes)
     for folder, names, files in os.walk(root / split, onerror=_refuse):
         names[:] = sorted(name for name in names if not name.startswith("."))
         place = os.path.relpath(folder, root).replace(os.sep, "/")
@@ -75,6 +80,19 @@ def _walk(root: Path, split: str, max_bytes: int) -> Tree:
             if size > max_bytes:
                 raise UserError(f"{full} has {size} bytes, more than an image of data.max_pixels can have.")
             tree.files[f"{place}/{file}"] = InFile(full, 0, size)
+    return tree
+
+
+def _walk_store(tree: Tree, root: Path, split: str, max_bytes: int) -> Tree:
+    """The same in an object store, which has no links and no pipes."""
+    for folder, names, files in (root / split).walk():  # type: ignore[attr-defined]  # new in pathlib of Python 3.12
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        tree.folders.update((folder / name).relative_to(root).as_posix() for name in names)
+        for file in filter(is_image, files):
+            size = places.size(folder / file)
+            if size > max_bytes:
+                raise UserError(f"{folder / file} has {size} bytes, more than an image of data.max_pixels can have.")
+            tree.files[(folder / file).relative_to(root).as_posix()] = InFile(str(folder / file), 0, size)
     return tree
 
 

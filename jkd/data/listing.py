@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from jkd import files
+from jkd import files, places
 from jkd.data.decode import SUFFIXES
 from jkd.errors import UserError, some
 
@@ -42,7 +42,7 @@ class InFile:
         return files.retried(self._read)
 
     def _read(self) -> bytes:
-        with open(self.path, "rb") as file:
+        with places.open_read(self.path) as file:
             file.seek(self.offset)
             return file.read(self.size)
 

@@ -9,11 +9,12 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from jkd import places
 from jkd.errors import UserError
+from jkd.places import Path
 
 RATIO, SMALL = 200, 2**28  # an array may unpack to SMALL bytes, or to RATIO times its packed size
 # What zipfile and numpy raise for broken files: numpy reads a header as a Python literal, zipfile guesses.
@@ -49,7 +50,7 @@ def read_npz(
       UserError: not an npz, damaged, pickled objects, headers that lie, or too large.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with places.open_read(path) as file, zipfile.ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             chosen = [members[name] for name in wanted(sorted(members))]
             total = sum(_claimed(archive, info, path) for info in chosen)

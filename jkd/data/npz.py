@@ -1,7 +1,5 @@
 """Arrays in one npz file: `<split>_images`, `<split>_labels` and, if wanted, `classes`. No pickles."""
 
-from pathlib import Path
-
 import numpy as np
 
 from jkd.data.decode import resize
@@ -9,6 +7,7 @@ from jkd.data.folder import existing
 from jkd.data.npy import read_npz
 from jkd.data.sources import LOAD_BYTES, ArraySource, check_pixels, keep
 from jkd.errors import UserError, some
+from jkd.places import Path
 
 MOST = 100_000  # classes that labels alone may claim
 EXPECTED = (

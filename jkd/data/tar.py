@@ -7,11 +7,13 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
+from jkd import places
 from jkd.data.listing import Blob, InFile, InMemory, Tree, is_image
 from jkd.data.sources import LOAD_BYTES
 from jkd.errors import UserError, some
+from jkd.places import Path
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar")
 MEMBERS = 20_000_000  # more than ImageNet-21k has; each takes some hundred bytes of memory
@@ -142,7 +144,7 @@ class _Guard:
 def _opened(path: Path, most: int) -> Iterator[tuple[tarfile.TarFile, _Guard, bool]]:
     """The archive, its guard, whether it is compressed; whatever is wrong becomes one `UserError`."""
     try:
-        with open(path, "rb") as raw:
+        with places.open_read(path) as raw:
             start = raw.read(512)
             raw.seek(0)
             compressed = start[:2] == b"\x1f\x8b"
@@ -152,8 +154,8 @@ def _opened(path: Path, most: int) -> Iterator[tuple[tarfile.TarFile, _Guard, bo
                     f"{path}: expected a {'gzipped tar' if named_gz else 'tar'}, but it starts with "
                     f"{start[:24]!r}. Give a .tar, .tar.gz or .tgz of <split>/<class>/<file>."
                 )
-            file: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if compressed else raw
-            packed = os.fstat(raw.fileno()).st_size
+            file: Any = gzip.GzipFile(fileobj=raw) if compressed else raw
+            packed = places.size(path)
             guard = _Guard(file, most, max(SMALL, RATIO * packed) if compressed else packed + tarfile.RECORDSIZE)
             with tarfile.open(fileobj=guard, mode="r:") as archive:  # type: ignore[call-overload]
                 yield archive, guard, compressed

@@ -8,15 +8,15 @@ turn the direction of writing can disguise a name, so in exported names these an
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from jkd import files
+from jkd import files, places
 from jkd.errors import UserError, visible
 from jkd.graph.knowledge_graph import KnowledgeGraph
+from jkd.places import Path
 
 
 def to_networkx(graph: KnowledgeGraph, names: Sequence[str] | Callable[[int], str] | None = None) -> nx.MultiDiGraph:
@@ -64,7 +64,7 @@ def to_json(graph: KnowledgeGraph, names: Sequence[str] | Callable[[int], str] |
 def export(graph: KnowledgeGraph, path: str | Path, names: Sequence[str] | Callable[[int], str] | None = None) -> None:
     """Writes a `.graphml` or `.json` file, atomically."""
     writers = {".graphml": to_graphml, ".json": to_json}
-    path = Path(path)
+    path = places.path_of(path)
     if path.suffix not in writers:
         raise UserError(f"export: expected a file ending in .graphml or .json, got '{path.name}'.")
     files.write_bytes(path, writers[path.suffix](graph, names))

@@ -1,19 +1,19 @@
 """A graph on disk, `graph.json` and `arrays.safetensors`: equal graphs equal bytes, a flipped bit refused."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from jkd import digest, files
+from jkd import digest, files, places
 from jkd.errors import UserError, some
 from jkd.graph.diagnosis import Diagnosis
 from jkd.graph.knowledge_graph import SCHEMA, KnowledgeGraph
 from jkd.graph.material import Material
 from jkd.graph.nearest import Edges
 from jkd.graph.validate import check as validate
+from jkd.places import Path
 
 LARGEST = 2**26  # bytes of a graph.json that will be read
 REMEDY = "Delete the folder and build the graph again, or copy it anew."
@@ -21,7 +21,7 @@ REMEDY = "Delete the folder and build the graph again, or copy it anew."
 
 def save(graph: KnowledgeGraph, folder: str | Path) -> None:
     """Writes the arrays, then `graph.json` as the sign that all is there; each appears whole or not."""
-    folder = Path(folder)
+    folder = places.path_of(folder)
     files.write_arrays(folder / "arrays.safetensors", graph.arrays())
     arrays = digest.of_file(folder / "arrays.safetensors")
     stored = {"sha256": graph.digest, "arrays_sha256": arrays, "manifest": graph.manifest}
@@ -34,7 +34,7 @@ def load(folder: str | Path) -> KnowledgeGraph:
     Raises:
       UserError: naming `graph.json`, or the array that is not what it was when the graph was saved.
     """
-    folder = Path(folder)
+    folder = places.path_of(folder)
     signed = read_manifest(folder)
     try:
         graph = _made(signed["manifest"], folder / "arrays.safetensors")
@@ -83,10 +83,10 @@ def _made(manifest: dict[str, Any], path: Path) -> KnowledgeGraph:
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """`{"sha256", "arrays_sha256", "manifest", "seal"}` of a stored graph, checked; reads no array."""
-    path = Path(folder) / "graph.json"
+    path = places.path_of(folder) / "graph.json"
     if not path.is_file():
         raise UserError(f"{path} is missing: there is no finished graph in {folder}. Build it with `jkd graph build`.")
-    if path.stat().st_size > LARGEST:
+    if places.size(path) > LARGEST:
         raise UserError(f"{path} is larger than {LARGEST} bytes, so it is not a graph's. {REMEDY}")
     signed = files.read_json(path)
     # Written text and read text must agree to the byte, so that not even a changed blank goes unnoticed.
@@ -112,7 +112,7 @@ def _arrays(path: Path, expected: dict[str, Any]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path} is missing. {REMEDY}")
     try:
-        with safe_open(path, framework="numpy") as file:
+        with places.local(path) as here, safe_open(here, framework="numpy") as file:
             if set(file.keys()) != set(expected):
                 raise UserError(f"{path} does not hold the arrays that graph.json lists. {REMEDY}")
             for name, about in expected.items():

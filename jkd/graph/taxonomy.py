@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
 
-from jkd import files
+from jkd import files, places
 from jkd.errors import UserError, did_you_mean
+from jkd.places import Path
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def load(path: str | Path, classes: Sequence[str]) -> Taxonomy:
     Raises:
       UserError: where the file is not of that form, or an edge names what is neither class nor concept.
     """
-    content = files.read_json(Path(path))
+    content = files.read_json(places.path_of(path))
     known, concepts, is_a = (_part(content, path, key, kind) for key, kind in _PARTS)
     place = {_folded(name): index for index, name in enumerate(classes)}
     above = {_folded(name): len(classes) + index for index, name in enumerate(concepts)}

@@ -5,18 +5,20 @@ embeddings by sample id, or edges as they are. Edges help by what they know and 
 """
 
 import csv
+import io
 import itertools
 from array import array
 from collections.abc import Container, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
+from jkd import places
 from jkd.data.npy import read_npz
 from jkd.data.sources import LOAD_BYTES
 from jkd.errors import UserError
 from jkd.graph.nearest import Edges
+from jkd.places import Path
 
 SHOWN = 5  # findings a message lists
 LINE = 2**16  # bytes of the longest line of an edge list
@@ -55,7 +57,7 @@ def file_view(
       unknown id,
         an edge to itself, an edge twice.
     """
-    path = Path(path)
+    path = places.path_of(path)
     if not path.is_file():
         raise UserError(f"graph.files: there is no file {path}.")
     if path.suffix in (".csv", ".tsv"):
@@ -96,7 +98,7 @@ def _text_rows(path: Path) -> Iterator[tuple[int, str, str, str]]:
     """(line number, source, target, weight) of a csv or tsv, read as a stream."""
 
     def lines() -> Iterator[str]:
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        with io.TextIOWrapper(places.open_read(path), encoding="utf-8", errors="replace", newline="") as file:
             while line := file.readline(LINE):
                 if len(line) == LINE:
                     raise UserError(f"{path}: a line is longer than {LINE} characters. Is it an edge list?")

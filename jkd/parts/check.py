@@ -1,13 +1,12 @@
 """What can be refused before anything is made: a run of hours should not end at its last student's mistake."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jkd import objective, sharding
+from jkd import objective, places, random, sharding
 from jkd.build import Apply, Session
 from jkd.data import make_split
 from jkd.errors import UserError, did_you_mean
@@ -40,7 +39,7 @@ def check(session: Session) -> None:
             "graph.diagnosis = 'holdout' needs some. Raise it."
         )
     for view, path in config.graph.files.items():
-        if not Path(path).is_file():
+        if not places.path_of(path).is_file():
             raise UserError(f"graph.files.{view}: there is no file {path}.")
     if config.graph.taxonomy:
         taxonomy.load(config.graph.taxonomy, session.dataset.classes)
@@ -63,7 +62,7 @@ def _check_network(session: Session, network: ConfigDict, where: str, traced: di
     if apply not in traced:
         images = jax.ShapeDtypeStruct((1, *session.dataset.shape), jnp.float32)
         try:
-            variables = jax.eval_shape(session.module(network).init, jax.random.key(0), images)
+            variables = jax.eval_shape(session.module(network).init, random.key("init", 0), images)
         except UserError as error:
             raise UserError(f"{where}.{error}") from None
         traced[apply] = _taps(session, apply, variables)

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from jkd import changes, digest, files, processes
 from jkd import config as configs
-from jkd import digest, files, processes
 from jkd.build import Session, Teacher
+from jkd.changes import Inputs
 from jkd.data import Split
 from jkd.graph import store, taxonomy, views
 from jkd.graph.build import build_graph
@@ -32,10 +33,12 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
     }
     if settings.diagnosis == "folds":  # fold teachers are trained by the teacher's recipe
         made_of["recipe"] = configs.as_dict(session.config.teacher)
+    names = {"recipe.": "teacher.", "files.": "graph.files.", "teacher": changes.TEACHER}
+    inputs = Inputs.of(made_of, place.allowed, names)
     progress.start(f"replicate {place.replicate} graph")
 
     def found() -> KnowledgeGraph | None:
-        if finished(folder, made_of) is None:
+        if finished(folder, inputs) is None:
             return None
         graph = store.load(folder)
         progress.finish("already there")
@@ -63,7 +66,12 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
         processes.agree(graph.digest, f"the graph of replicate {place.replicate}")
         if processes.first():
             store.save(graph, folder)
-        result = {"inputs": digest.of_json(made_of), "made_of": made_of, "seconds": time.monotonic() - started}
+        result = {
+            "inputs": inputs,
+            "made_of": made_of,
+            "sha256": graph.digest,
+            "seconds": time.monotonic() - started,
+        }
         files.write_json(folder / "result.json", result)
     progress.finish(_note(graph, time.monotonic() - started))
     return graph

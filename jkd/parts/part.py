@@ -2,20 +2,21 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from jkd import build, compress, digest, files, processes
+from jkd import build, changes, compress, digest, files, processes
 from jkd import config as configs
 from jkd.build import Session
+from jkd.changes import Allowed, Inputs
 from jkd.data import Split, batches
 from jkd.errors import UserError
+from jkd.places import Path
 from jkd.progress import RunProgress
-from jkd.train import interrupt
+from jkd.train import checkpoint, interrupt
 from jkd.train.dispatch import Step
 from jkd.train.state import PyTree
 
@@ -31,10 +32,12 @@ class Place:
     Attributes:
       root: the workdir.
       replicate: index of the replicate.
+      allowed: keys in which parts that are there may differ from the config.
     """
 
     root: Path
     replicate: int
+    allowed: Allowed = field(default_factory=Allowed)
 
     @property
     def folder(self) -> Path:
@@ -52,8 +55,12 @@ class Place:
         return self.folder / "students" / name / str(seed)
 
 
-def finished(folder: Path, made_of: dict[str, Any]) -> Result | None:
+def finished(folder: Path, inputs: Inputs) -> Result | None:
     """The result of a part made from the same inputs, its variables as they were written, or None.
+
+    Args:
+      folder: of the part.
+      inputs: what it would be made from now, and how far a part that is there may differ: it stays what it is.
 
     Raises:
       UserError: when the folder holds a part made from other inputs (with the differences), or a damaged one.
@@ -64,16 +71,13 @@ def finished(folder: Path, made_of: dict[str, Any]) -> Result | None:
     result = files.read_json(path)
     if not isinstance(result, dict) or "inputs" not in result:
         raise UserError(f"{path} is not the result of a part. Delete {folder} to make it again.")
-    if result["inputs"] != digest.of_json(made_of):
-        old, new = configs.flatten(result.get("made_of", {})), configs.flatten(made_of)
-        changed = [
-            f"{key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        ]
+    changed = inputs.differences(result)
+    refused = inputs.allowed.refused(changed or [])
+    if refused or changed is None:
+        what = changes.listed(refused) or "what it was not written down"
+        otherwise = "Use another --workdir, or delete that folder to make it again."
         raise UserError(
-            f"{folder} holds a part made from other inputs; they differ in {'; '.join(changed[:8])}. "
-            "Use another --workdir, or delete that folder to make it again."
+            f"{folder} holds a part made from other inputs; they differ in {what}. {changes.remedy(refused, otherwise)}"
         )
     if (folder / "variables.safetensors").exists() or result.get("steps"):
         read_variables(folder, result)
@@ -106,6 +110,22 @@ def network_inputs(session: Session, network: ConfigDict, split: Split, seed: in
         "seed": seed,
         "replicate": replicate,
     }
+
+
+def check_steps(folder: Path, steps: int, where: str) -> None:
+    """Refuses a change to fewer steps than a checkpoint in the part's folder has done."""
+    done = checkpoint.steps(folder / "checkpoints")
+    if done and done[-1] > steps:
+        raise UserError(
+            f"{where}.train: {steps} steps, but {folder} has a checkpoint of step {done[-1]}. Set as many at least, or "
+            "delete that folder to make it again."
+        )
+
+
+def changes_of(folder: Path, inputs: Inputs) -> Result:
+    """`{"changes": [...]}` for a result whose training went on under other settings; `{}` where it did not."""
+    made = checkpoint.changes_of(folder / "checkpoints", inputs)
+    return {"changes": made} if made else {}
 
 
 def batches_of(

@@ -5,14 +5,17 @@ import time
 import jax
 import numpy as np
 
-from jkd import build, compress, digest, files, objective
+from jkd import build, changes, compress, digest, files, objective
 from jkd.build import Compiled, Session, Teacher
+from jkd.changes import Inputs
 from jkd.data import Split
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts.part import (
     Place,
     Result,
     batches_of,
+    changes_of,
+    check_steps,
     finished,
     hold,
     network_inputs,
@@ -42,13 +45,14 @@ def make_student(
     network, folder = session.config.students[name], place.student(name, seed)
     made_of = network_inputs(session, network, split, seed, place.replicate)
     made_of |= {"teacher": teacher.digest, "graph": graph.digest}
-    inputs = digest.of_json(made_of)
+    names = {"network.": f"students.{name}.", "teacher": changes.TEACHER, "graph": changes.GRAPH}
+    inputs = Inputs.of(made_of, place.allowed, names)
     progress.start(f"replicate {place.replicate} {name}/{seed}")
-    if (result := finished(folder, made_of)) is not None:
+    if (result := finished(folder, inputs)) is not None:
         progress.finish("already there")
         return result
     with hold(folder, f"student {name}/{seed} of replicate {place.replicate}", progress, wait=wait):
-        if (result := finished(folder, made_of)) is not None:  # made by another process meanwhile
+        if (result := finished(folder, inputs)) is not None:  # made by another process meanwhile
             progress.finish("already there")
             return result
         started = time.monotonic()
@@ -57,6 +61,7 @@ def make_student(
         apply = teacher.apply if goal.needs_teacher else None
         compiled = session.program(network, goal, apply, len(share.nodes), f"students.{name}")
         program, run = compiled.program, build.run_of(seed, place.replicate)
+        check_steps(folder, program.steps, f"students.{name}")
         setup = Fit(
             step=compiled.step,
             batches=batches_of(session, split, share.nodes, compiled.step, network, seed, place.replicate),
@@ -90,6 +95,7 @@ def make_student(
             "receipt": receipt_of(session, own, variables, place),
             "steps": program.steps,
             "seconds": time.monotonic() - started,
+            **changes_of(folder, inputs),
         }
         files.write_json(folder / "result.json", result)
     progress.finish(note_of(session, result))

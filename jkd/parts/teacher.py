@@ -8,10 +8,13 @@ import numpy as np
 
 from jkd import build, compress, digest, files, objective
 from jkd.build import Session, Teacher
+from jkd.changes import Inputs
 from jkd.data import Split
 from jkd.parts.part import (
     Place,
     batches_of,
+    changes_of,
+    check_steps,
     finished,
     hold,
     network_inputs,
@@ -33,11 +36,11 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
     given = session.loaded_teacher
     made_of = network_inputs(session, network, split, network.seed, place.replicate)
     made_of["loaded"] = given.digest if given else ""
-    inputs = digest.of_json(made_of)
+    inputs = Inputs.of(made_of, place.allowed, {"network.": "teacher."})
     progress.start(f"replicate {place.replicate} teacher")
 
     def found() -> Teacher | None:
-        result = finished(folder, made_of)
+        result = finished(folder, inputs)
         if result is None:
             return None
         progress.finish("already there")
@@ -69,6 +72,7 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
             "receipt": receipt_of(session, teacher.apply, teacher.variables, place),
             "steps": program.steps if program else 0,
             "seconds": time.monotonic() - started,
+            **changes_of(folder, inputs),
         }
         files.write_json(folder / "result.json", result)
     progress.finish(note_of(session, result))
@@ -83,6 +87,8 @@ def train_teacher(
     goal = objective.supervised()
     compiled = session.program(network, goal, None, len(positions), "teacher")
     program = compiled.program
+    if where.get("folder"):
+        check_steps(where["folder"], program.steps, "teacher")
     run = build.run_of(network.seed, replicate)
     setup = Fit(
         step=compiled.step,

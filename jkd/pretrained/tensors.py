@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jkd import files
+from jkd import files, places
 from jkd.errors import UserError
+from jkd.places import Path
 
 FLOATS = ("F32", "F16", "BF16")  # all of these fit into float32 without loss
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npy", ".npz")
@@ -58,13 +58,14 @@ def opened(path: str | Path) -> Iterator[Tensors]:
     """Opens a safetensors file as `Tensors`; whatever is wrong with it is a `UserError` that names it."""
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
+    if not places.path_of(path).is_file():
         raise UserError(f"{path} is not a file. Give the path of a safetensors file.")
     try:
-        _refuse_pickle(Path(path))
-        with safe_open(path, framework="np") as file:
-            files.check_header(Path(path))
-            yield Tensors(path, file)
+        with places.local(path) as here:
+            _refuse_pickle(here)
+            with safe_open(here, framework="np") as file:
+                files.check_header(here)
+                yield Tensors(path, file)
     except (SafetensorError, OSError, ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"{path} is not a readable safetensors file ({error}). Copy it again, or make it with the "
@@ -74,7 +75,7 @@ def opened(path: str | Path) -> Iterator[Tensors]:
 
 def _refuse_pickle(path: Path) -> None:
     """Says of files that hold, or may hold, pickles how to convert them; by their first bytes, whatever the name."""
-    with open(path, "rb") as file:
+    with places.open_read(path) as file:
         start = file.read(8)
     # A pickle of protocol 2 and up, a zip (torch.save, npz), an npy; older pickles are known by the file's name only.
     pickled = start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and start[2:] != bytes(len(start[2:]))

@@ -6,7 +6,6 @@ Torch keeps convolutions as `[O, I, 3, 3]` and dense kernels as `[O, I]`; jkd as
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jkd import digest, files
+from jkd import digest, files, places, random
 from jkd.errors import UserError
 from jkd.models import CifarVgg, TorchvisionVgg
+from jkd.places import Path
 from jkd.pretrained.tensors import FLOATS, Tensors, nested, opened
 
 Vgg = CifarVgg | TorchvisionVgg
@@ -58,7 +58,9 @@ def save(path: str | Path, variables: dict[str, Any], module: Vgg) -> None:
     if set(names) != set(flat):
         odd = ", ".join(sorted(set(names) ^ set(flat)))
         raise UserError(f"cannot write {path}: variables and module differ in {odd}. Pass the module they are from.")
-    files.write_arrays(Path(path), {names[leaf]: _to_torch(np.asarray(flat[leaf], np.float32)) for leaf in flat})
+    files.write_arrays(
+        places.path_of(path), {names[leaf]: _to_torch(np.asarray(flat[leaf], np.float32)) for leaf in flat}
+    )
 
 
 def _names(module: Vgg) -> dict[str, str]:
@@ -101,7 +103,7 @@ def _weight_and_bias(leaf: str, weight: str, torch: str) -> Iterator[tuple[str, 
 
 def _expected(module: Vgg, input_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
     images = jnp.zeros((1, *input_shape), jnp.float32)
-    return digest.flatten(jax.eval_shape(module.init, jax.random.key(0), images))
+    return digest.flatten(jax.eval_shape(module.init, random.key("init", 0), images))
 
 
 def _mismatches(tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> Iterator[str]:

@@ -1,11 +1,11 @@
 """The report of a run: summary.json, figures, and one self-contained page, from its workdir alone."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-from jkd import files
+from jkd import files, places
 from jkd.graph.knowledge_graph import KnowledgeGraph
+from jkd.places import Path
 from jkd.report import evidence, sections
 from jkd.report.collect import collect
 from jkd.report.page import page
@@ -31,11 +31,12 @@ def write_report(workdir: Path, dataset: Any, graph: KnowledgeGraph | None) -> d
     Raises:
       UserError: the workdir has no manifest, or one of its files is broken.
     """
-    results = collect(Path(workdir))
+    workdir = places.path_of(workdir)
+    results = collect(workdir)
     summary = summarize(results, graph, dataset.test.labels)
     cards = evidence.gather(results, summary, dataset, graph)
     plots = sections.plots(results, summary, graph)
-    folder = Path(workdir) / "report"
+    folder = workdir / "report"
     for old in folder.glob("*.png"):
         if old.stem not in plots:  # of an earlier report, when there was something to draw
             old.unlink()

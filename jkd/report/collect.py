@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Int64
 
 from jkd import files
 from jkd.errors import UserError
+from jkd.places import Path
 
 Key = tuple[int, int]  # replicate, seed
 
@@ -57,12 +57,15 @@ class Results:
       teachers: by replicate.
       students: by name, in the order of the config, then by (replicate, seed).
       missing: one line for each kind of part that is not there yet.
+      digests: by folder below the workdir, what each part was made from (`inputs`) and what it is (`params`, or
+        `sha256` of a graph): the chain from teacher to student.
     """
 
     manifest: dict[str, Any]
     teachers: dict[int, Part]
     students: dict[str, dict[Key, Part]]
     missing: tuple[str, ...]
+    digests: dict[str, dict[str, Any]]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def collect(workdir: Path) -> Results:
       UserError: there is no manifest, or a result file is broken.
     """
     manifest = files.read_json(workdir / "manifest.json")
-    for key in ("config", "versions", "data"):
+    for key in ("config", "environment", "data"):
         if not isinstance(manifest, dict) or key not in manifest:
             raise UserError(f"{workdir / 'manifest.json'}: expected the key '{key}'. Give the --workdir of a run.")
     config = manifest["config"]
@@ -110,7 +113,24 @@ def collect(workdir: Path) -> Results:
                     students[name][replicate, seed] = part
                 else:
                     absent.setdefault(name, []).append(f"{replicate}/{seed}")
-    return Results(manifest, teachers, students, tuple(_missing(absent)))
+    return Results(manifest, teachers, students, tuple(_missing(absent)), _digests(workdir, teachers, students))
+
+
+def _digests(
+    workdir: Path, teachers: dict[int, Part], students: dict[str, dict[Key, Part]]
+) -> dict[str, dict[str, Any]]:
+    graphs = [_graph(workdir / "replicates" / str(replicate) / "graph") for replicate in teachers]
+    every = [*teachers.values(), *filter(None, graphs), *(part for some in students.values() for part in some.values())]
+    keys = ("inputs", "params", "sha256", "changes")
+    return {
+        part.folder.relative_to(workdir).as_posix(): {key: part.result[key] for key in keys if key in part.result}
+        for part in every
+    }
+
+
+def _graph(folder: Path) -> Part | None:
+    path = folder / "result.json"
+    return Part(folder, files.read_json(path)) if path.is_file() else None
 
 
 def _part(folder: Path) -> Part | None:

@@ -87,7 +87,9 @@ def summarize(results: Results, graph: KnowledgeGraph | None, labels: Integer[np
         "labels": _labels(every_part),
         "graph": _graph(graph),
         "primary": {"metric": metric, "direction": best},
-        "versions": results.manifest["versions"],
+        "versions": results.manifest["environment"]["versions"],
+        "manifest": results.manifest.get("digest"),
+        "parts": results.digests,
         "config": results.config,
     }
 

@@ -11,9 +11,7 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import warnings
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,11 +19,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 
-from jkd import digest, files, processes
+from jkd import changes, digest, files, places, processes
+from jkd.changes import Inputs
 from jkd.errors import UserError, some
+from jkd.places import Path
 from jkd.train.state import TrainState
 
 KEEP = 2
+KEYS = {"inputs", "made_of", "changes", "leaves", "files", "step", "seal"}  # of a sidecar
 
 
 def save(folder: Path, state: TrainState, inputs: str) -> None:
@@ -36,11 +37,12 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
     """
     tree = jax.tree.map(np.asarray, serialization.to_state_dict(state))
     step = int(tree["step"])
-    target = folder.absolute() / str(step)
+    target = places.absolute(folder) / str(step)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files.retried(lambda: _write(target, tree))
         stored = {"inputs": inputs, "leaves": digest.of_leaves(tree), "files": _files(target), "step": step}
+        stored |= {"made_of": getattr(inputs, "made_of", None), "changes": changes_of(folder, inputs, before=step)}
         files.write_json(_sidecar(target), stored | {"seal": digest.of_json(stored)})
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError):
@@ -56,7 +58,7 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
 def _write(target: Path, tree: Any) -> None:
     """The checkpoint without its sidecar. Makes way first, so it can be tried again."""
     for stale in target.parent.glob("*.orbax-checkpoint-tmp*"):  # left by a kill while orbax was writing
-        shutil.rmtree(stale, ignore_errors=True)
+        places.remove_tree(stale)
     _remove(target)  # left by a kill between the two writes, or found to be damaged
     try:
         with _quiet(), _checkpointer() as checkpointer:
@@ -82,7 +84,8 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
     Args:
       folder: where `save` wrote.
       like: a state of the expected structure, shapes and types.
-      inputs: digest of what the part is made from; a checkpoint of other inputs is refused.
+      inputs: digest of what the part is made from; a checkpoint of other inputs is refused, unless it is an `Inputs`
+        that allows all in which they differ.
 
     Raises:
       UserError: when nothing can be written here, or there are checkpoints and none is sound: training never restarts
@@ -108,8 +111,7 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
 
 def _read(path: Path, like: TrainState, inputs: str) -> TrainState:
     sidecar = _sealed(path)
-    if sidecar["inputs"] != inputs:
-        raise UserError(f"checkpoint {path} was made from another config, teacher or graph.")
+    _check_inputs(path, sidecar, inputs)
     try:
         there, written = files.retried(lambda: _files(path)), sidecar["files"]
     except OSError as error:
@@ -119,7 +121,7 @@ def _read(path: Path, like: TrainState, inputs: str) -> TrainState:
     expected = jax.tree.map(np.asarray, serialization.to_state_dict(like))
     try:
         with _quiet(), _checkpointer() as checkpointer:
-            restored = jax.tree.map(np.asarray, checkpointer.restore(path.absolute()))
+            restored = jax.tree.map(np.asarray, checkpointer.restore(places.absolute(path)))
     except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
         raise UserError(f"checkpoint {path} cannot be read ({type(error).__name__}).") from None
     found = digest.flatten(restored)
@@ -139,10 +141,40 @@ def _read(path: Path, like: TrainState, inputs: str) -> TrainState:
     return serialization.from_state_dict(like, restored)
 
 
+def changes_of(folder: Path, inputs: str, before: int | None = None) -> list[dict[str, Any]]:
+    """The settings that were changed on the way to a part, each `{"step", "key", "old", "new"}`.
+
+    Args:
+      folder: where `save` wrote.
+      inputs: what the part is made from now; only an `Inputs` knows what that was.
+      before: look at checkpoints of earlier steps only.
+    """
+    for step in reversed(steps(folder)):
+        if not isinstance(inputs, Inputs) or (before is not None and step >= before):
+            continue
+        with contextlib.suppress(UserError):  # a damaged one: look at the one before
+            sidecar = _sealed(folder / str(step))
+            since = inputs.differences(sidecar) or []
+            return [*sidecar["changes"], *({"step": step, **change._asdict()} for change in since)]
+    return []
+
+
+def _check_inputs(path: Path, sidecar: dict[str, Any], inputs: str) -> None:
+    """Refuses a checkpoint of other inputs, unless all in which they differ is allowed to."""
+    if sidecar["inputs"] == inputs:
+        return
+    changed = inputs.differences(sidecar) if isinstance(inputs, Inputs) else None
+    refused = inputs.allowed.refused(changed or []) if isinstance(inputs, Inputs) else []
+    if changed is None or refused:
+        differ = f"; they differ in {changes.listed(refused)}" if refused else ""
+        advice = changes.remedy(refused, "Give a part with other settings another place.")
+        raise UserError(f"checkpoint {path} was made from another config, teacher or graph{differ}. {advice}")
+
+
 def _sealed(path: Path) -> dict[str, Any]:
     """The sidecar of a checkpoint, every byte of it as it was written."""
     sidecar = files.read_json(_sidecar(path))
-    if not isinstance(sidecar, dict) or set(sidecar) != {"inputs", "leaves", "files", "step", "seal"}:
+    if not isinstance(sidecar, dict) or set(sidecar) != KEYS:
         raise UserError(f"{_sidecar(path)} does not hold the digests of a checkpoint.")
     rest = {key: value for key, value in sidecar.items() if key != "seal"}
     whole = files.json_bytes(sidecar) == _sidecar(path).read_bytes()
@@ -153,11 +185,7 @@ def _sealed(path: Path) -> dict[str, Any]:
 
 def _files(path: Path) -> dict[str, str]:
     """SHA-256 of every file below a checkpoint's folder, by relative path."""
-    return {
-        entry.relative_to(path).as_posix(): digest.of_file(entry)
-        for entry in sorted(path.rglob("*"))
-        if entry.is_file() or entry.is_symlink()
-    }
+    return {entry.relative_to(path).as_posix(): digest.of_file(entry) for entry in places.files_below(path)}
 
 
 def _sidecar(path: Path) -> Path:
@@ -167,7 +195,7 @@ def _sidecar(path: Path) -> Path:
 def _remove(path: Path) -> None:
     """The sidecar first: without it the checkpoint no longer counts, whenever the removal is interrupted."""
     _sidecar(path).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
+    places.remove_tree(path)
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:

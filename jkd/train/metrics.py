@@ -1,15 +1,19 @@
 """Metrics of a part as it trains: `metrics.jsonl`, TensorBoard events, and the check that they are finite."""
 
 import contextlib
+import importlib
 import json
 import math
-from pathlib import Path
+import warnings
+from typing import Any
 
 import numpy as np
 
-from jkd import files
+from jkd import files, places
 from jkd.errors import UserError
+from jkd.places import Path
 
+WRITES_WITH = {"gs": "google.cloud.storage", "s3": "boto3"}  # packages by which tensorboardX writes to a store
 Line = dict[str, int | float]  # `step`, and each metric by name
 
 
@@ -26,19 +30,18 @@ class MetricsLog:
     def __init__(self, folder: Path | None, every: int, steps: int, start: int) -> None:
         self.every, self.steps, self.folder = every, steps, folder
         self.lines: list[Line] = []
-        self._file = self._events = None
+        self._file: Any = None
+        self._events: Any = None
         if folder is None:
             return
-        from tensorboardX import SummaryWriter
-
         path = folder / "metrics.jsonl"
         kept = [line for line in read(path) if line["step"] <= start] if start else []
         files.write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         if not start:
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
-        self._events = SummaryWriter(str(folder), purge_step=start or None, flush_secs=30, max_queue=1000)
+        self._file = files.appender(path)
+        self._events = _events(folder, start)
 
     def add(self, first: int, metrics: dict[str, np.ndarray]) -> None:
         """Takes metrics `[S]` of the steps `first + 1 ... first + S`.
@@ -63,12 +66,11 @@ class MetricsLog:
         """Writes one line."""
         line: Line = {"step": step, **{key: value for key, value in values.items() if math.isfinite(value)}}
         self.lines.append(line)
-        if self._file is None or self._events is None:
+        if self._file is None:
             return
         try:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-            for key, value in values.items():
+            self._file.write((json.dumps(line) + "\n").encode())
+            for key, value in values.items() if self._events else ():
                 self._events.add_scalar(key, value, step)
         except OSError as error:
             raise UserError(
@@ -81,6 +83,20 @@ class MetricsLog:
             if file is not None:
                 with contextlib.suppress(OSError):
                     file.close()
+
+
+def _events(folder: Path, start: int) -> Any:
+    """TensorBoard's writer, or None, with a warning, for an object store that it cannot write to."""
+    from tensorboardX import SummaryWriter
+
+    if places.is_remote(folder):
+        needed = WRITES_WITH.get(str(folder).partition("://")[0], "")
+        try:  # before it is made: half a writer complains whenever it is collected
+            importlib.import_module(needed or "no store that it knows")
+        except ImportError as error:
+            warnings.warn(f"no TensorBoard events in {folder} ({error}). metrics.jsonl has the figures.", stacklevel=2)
+            return None
+    return SummaryWriter(str(folder), purge_step=start or None, flush_secs=30, max_queue=1000)
 
 
 def read(path: Path) -> list[Line]:

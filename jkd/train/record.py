@@ -12,7 +12,6 @@ is hashed by a thread, off the path of the steps.
 
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from jaxtyping import UInt32
 
 from jkd import digest, files
 from jkd.errors import UserError
+from jkd.places import Path
 from jkd.train.state import TrainState
 
 NAMES, ROWS, LINES = "checksums.json", "checksums.bin", "digests.jsonl"

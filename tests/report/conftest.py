@@ -166,7 +166,7 @@ def _write_run(
     manifest = {
         "config": configs.as_dict(config),
         "name": config.name,
-        "versions": {"jkd": "0.1.0", "jax": "0.10.2"},
+        "environment": {"versions": {"jkd": "0.1.0", "jax": "0.10.2"}},
         "data": data | {"test": len(test), "skipped": []},
     }
     files.write_json(workdir / "manifest.json", manifest)

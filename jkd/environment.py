@@ -1,0 +1,223 @@
+"""Where a run is computed: all that can move its bits and is neither config nor data.
+
+`describe_environment` is what the manifest holds under "environment"; `compare_environment` says in which points two of
+them cannot be compared bit for bit. The source of jkd is described, too, but changing it is the business of whoever
+changes it: it is recorded and told, never refused.
+"""
+
+import functools
+import hashlib
+import os
+import platform
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jkd import __version__, changes, digest, xla
+from jkd.changes import Change
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
+# Compilers of other devices: recorded where they are installed.
+PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+MOST_PATCH = 2**20  # bytes of a patch that are kept
+DIFF = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+# Instruction sets that XLA's code generator picks code by; the rest of the kernel's list says nothing of arithmetic.
+ISA = re.compile(r"(sse|ssse|avx|fma|bmi|f16c|amx|asimd|neon|sve|sme|fphp|bf16|i8mm|dotprod|popcnt|lzcnt|abm)")
+PLAIN = "plain"  # the reduction whose bits depend on how many devices there are
+
+Environment = dict[str, Any]
+
+
+def describe_environment(mesh: Mesh | None = None) -> Environment:
+    """The environment of this process, JSON-ready.
+
+    Args:
+      mesh: of the run; without one, all devices are taken to be used.
+
+    Returns:
+      versions: of Python, jkd, and the packages that results depend on.
+      xla_flags: in force, sorted, without the number of pretended devices.
+      threads: `pool`, the size of XLA's pool on CPU, and `pinned`, what the variable NPROC says, or None.
+      cpu: `model`, `machine`, `isa` (instruction sets that arithmetic is compiled for) and its digest.
+      devices: `platform`, `kind`, `runtime` (the driver's version), `count` (used by the run), `processes`, and `mesh`
+        (axis -> size; `{}` without a mesh).
+      precision: jax's defaults: `matmul`, `x64`, `random` (generator), `partitionable`.
+      source: `commit` and `patch` (see `source`), or None.
+    """
+    device = mesh.devices.flat[0] if mesh else jax.devices()[0]
+    of_source, setting = source(), lambda name: getattr(jax.config, f"jax_{name}")
+    return {
+        "versions": versions(),
+        "xla_flags": xla.flags(),
+        "threads": threads(),
+        "cpu": cpu(),
+        "devices": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "runtime": "" if device.platform == "cpu" else str(device.client.platform_version),
+            "count": int(mesh.devices.size) if mesh else jax.device_count(),
+            "processes": jax.process_count(),
+            "mesh": {str(axis): int(size) for axis, size in mesh.shape.items()} if mesh else {},
+        },
+        "precision": {
+            "matmul": str(setting("default_matmul_precision") or "default"),
+            "x64": bool(setting("enable_x64")),
+            "random": str(setting("default_prng_impl")),
+            "partitionable": bool(setting("threefry_partitionable")),
+        },
+        "source": of_source and {key: value for key, value in of_source.items() if key != "text"},
+    }
+
+
+def compare_environment(old: Environment, new: Environment, reduction: str = PLAIN) -> list[str]:
+    """In which points two environments are not comparable bit for bit, a sentence each; [] where they are.
+
+    With the reduction `elastic` the number of devices and processes makes no difference; the size of the thread pool
+    does in both, because a matrix product is cut by it.
+    """
+    return [sentence(change) for change in differences(old, new, reduction)]
+
+
+def differences(old: Environment, new: Environment, reduction: str = PLAIN) -> list[Change]:
+    """What `compare_environment` says, as keys below `environment.` with both values."""
+    unknown_mesh = not all(some.get("devices", {}).get("mesh") for some in (old, new))
+    return [
+        Change(f"environment.{change.key}", change.old, change.new)
+        for change in changes.between(old, new)
+        if _matters(change.key, reduction) and not (unknown_mesh and change.key.startswith("devices.mesh"))
+    ]
+
+
+def source_differences(old: Environment, new: Environment) -> list[Change]:
+    """How the source of jkd differs: `environment.source`, as one change, or nothing."""
+    was, now = old.get("source"), new.get("source")
+    return [Change("environment.source", was, now)] if was != now else []
+
+
+def sentence(change: Change) -> str:
+    """A difference in words."""
+    _, group, *rest = change.key.split(".")
+    key = ".".join(rest)
+    old, new = change.old, change.new
+    if group == "cpu" and isinstance(old, list) and isinstance(new, list):
+        gone, more = sorted(set(old) - set(new)), sorted(set(new) - set(old))
+        parts = [f"lacks {', '.join(gone)}"] * bool(gone) + [f"has {', '.join(more)} besides"] * bool(more)
+        return f"The CPU {' and '.join(parts)}."
+    what = {
+        "versions": f"The version of {key}",
+        "xla_flags": "The XLA flags",
+        "threads": "The size of the thread pool (set NPROC to pin it)",
+        "cpu": f"The CPU's {key}",
+        "devices": f"The devices' {key}",
+        "precision": f"jax's default of {key}",
+    }.get(group, change.key)
+    return f"{what} was {_spelled(old)} and is {_spelled(new)}."
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version(), "jkd": __version__}
+    for package in (*PACKAGES, *PLUGINS):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            if package in PACKAGES:
+                found[package] = "not installed as a package"
+    return found
+
+
+def threads() -> dict[str, int | None]:
+    """XLA's pool on CPU: as many threads as NPROC says, else as there are cores to run on; at least one a device."""
+    given = os.environ.get("NPROC", "")
+    pinned = int(given) if given.isdigit() and int(given) else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    devices = jax.local_device_count() if jax.default_backend() == "cpu" else 1
+    return {"pool": max(pinned or cores, devices), "pinned": pinned}
+
+
+@functools.cache
+def cpu() -> dict[str, Any]:
+    """Model, machine, and the instruction sets that arithmetic may be compiled for; empty where the system hides it."""
+    model, isa = platform.processor(), set()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                model = value.strip()
+            elif key.strip() in ("flags", "Features"):
+                isa = {flag for flag in value.split() if ISA.match(flag)}
+                break
+    except OSError:
+        pass
+    listed = sorted(isa)
+    return {"model": model, "machine": platform.machine(), "isa": listed, "isa_sha256": digest.of_json(listed)}
+
+
+@functools.cache
+def source(package: Path | None = None) -> dict[str, Any] | None:
+    """The commit that jkd was loaded from, and what was not committed, where the package lies in a git checkout.
+
+    The patch is `git diff HEAD` of the checkout and the package's untracked Python files, cut after `MOST_PATCH` bytes.
+
+    Args:
+      package: folder of the package; that of jkd.
+
+    Returns:
+      `commit`, `patch` (SHA-256 of the patch, '' where there is none), `whole` (False where the patch was cut), and
+      `text` (the patch, bytes); None without git, or where git does not track the package.
+    """
+    package = package or Path(__file__).resolve().parent
+    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
+    top = _git(package, "rev-parse", "--show-toplevel")
+    if tracked is None or top is None:
+        return None
+    root, diff = Path(os.fsdecode(top.rstrip(b"\n"))), ("diff", *DIFF)
+    commit, patch = _git(root, "rev-parse", "HEAD"), _git(root, *diff, "HEAD")
+    if commit is None or patch is None:
+        return None
+    pattern = str(package.relative_to(root) / "*.py") if package.is_relative_to(root) else "*.py"
+    untracked = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", pattern) or b""
+    for name in sorted(filter(None, untracked.split(b"\0"))):
+        if len(patch) <= MOST_PATCH:
+            patch += _git(root, *diff, "--no-index", "--", os.devnull, os.fsdecode(name)) or b""
+    text = patch[:MOST_PATCH]
+    return {
+        "commit": commit.decode().strip(),
+        "patch": hashlib.sha256(text).hexdigest() if text else "",
+        "whole": len(patch) <= MOST_PATCH,
+        "text": text,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    """What a git command prints, or None where there is no git, no checkout, or no answer in time."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 or "--no-index" in arguments else None
+
+
+def _matters(key: str, reduction: str) -> bool:
+    if key.startswith("source") or key in ("threads.pinned", "cpu.model", "cpu.isa_sha256"):
+        return False
+    layout = key in ("devices.count", "devices.processes") or key.startswith("devices.mesh")
+    return reduction == PLAIN or not layout
+
+
+def _spelled(value: Any) -> str:
+    return "absent" if value == "absent" else repr(value)
