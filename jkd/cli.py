@@ -2,7 +2,8 @@
 
     jkd distill --config=configs/digits.py --workdir=runs/digits --config.student.width=16
 
-Exit codes: 0 done, 2 a mistake the message explains, 128 + n stopped by signal n after saving (SIGTERM: 143).
+Exit codes: 0 done, 2 a mistake the message explains, 128 + n stopped by signal n after saving (SIGTERM: 143); of
+`replay`, 3 diverged and 4 not comparable.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from jkd import __version__, processes
 from jkd.errors import UserError, did_you_mean
 
 FORMAT_WARNING = warnings.formatwarning
-Verb = Callable[[argparse.Namespace], None]
+Verb = Callable[[argparse.Namespace], int | None]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.unraisablehook = _unraisable
     warnings.formatwarning = _plain_warning
     try:
-        _run(list(sys.argv[1:] if arguments is None else arguments))
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
     except (UserError, OSError) as error:
         if os.environ.get("JKD_TRACEBACK"):
             raise
@@ -93,7 +94,7 @@ def _open_streams() -> None:
         sys.stdout.reconfigure(errors="replace")  # a terminal without a character shows another
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str]) -> int:
     parser, verbs = _parsers()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in verbs:
         raise UserError(f"unknown verb '{arguments[0]}'.{did_you_mean(arguments[0], verbs)}")
@@ -109,7 +110,7 @@ def _run(arguments: list[str]) -> None:
     if overrides and not hasattr(options, "config"):
         raise UserError(f"{overrides[0]}: 'jkd {options.verb}' takes no config.")
     options.overrides = overrides
-    options.run(options)
+    return options.run(options) or 0
 
 
 def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
@@ -123,12 +124,12 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     made: dict[str, argparse.ArgumentParser] = {}
 
-    def verb(name: str, run: Verb, summary: str, example: str) -> argparse.ArgumentParser:
+    def verb(name: str, run: Verb, summary: str, example: str, more: str = "") -> argparse.ArgumentParser:
         made[name] = verbs.add_parser(
             name,
             help=summary,
             description=summary,
-            epilog=f"example:\n  {example}",
+            epilog=f"example:\n  {example}" + (f"\n\n{more}" if more else ""),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         made[name].set_defaults(run=run)
@@ -155,6 +156,21 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     add("--coordinator", metavar="HOST:PORT", default="", help="of process 0, where no cluster's environment says it")
     add("--processes", metavar="N", type=int, default=0, help="how many processes there are")
     add("--process", metavar="I", type=int, default=-1, help="which one this is, from 0")
+    add = verb(
+        "replay",
+        _replay,
+        "Train parts of a run again and compare every step with the record.",
+        "jkd replay --workdir=runs/digits --student=knowledge_graph/0 --replicate=3",
+        "exit codes: 0 the same, 3 diverged, 4 another environment",
+    ).add_argument
+    _workdir_flag(add)
+    add("--student", metavar="NAME/SEED", default="", help="only this student, or 'teacher'; otherwise all parts")
+    add("--replicate", metavar="I", type=int, default=None, help="only this replicate")
+    add("--from", metavar="N", type=int, default=0, dest="first", help="begin at the newest checkpoint up to this step")
+    add("--to", metavar="N", type=int, default=0, dest="last", help="stop at this step")
+    add("--against", metavar="DIR", default="", help="compare with the record of another run of the same config")
+    add("--anyway", action="store_true", help="compare even in an environment that gives other bits")
+    add("--quiet", action="store_true", help="no progress")
     add = verb(
         "evaluate",
         _evaluate,
@@ -269,6 +285,15 @@ def _join_processes(options: argparse.Namespace, config: "ConfigDict") -> None: 
 
 def _where(workdir: "places.Path") -> str:  # type: ignore[name-defined]
     return f"\nreport: {workdir / 'report' / 'index.html'}"
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from jkd import replay
+
+    given = ("workdir", "student", "replicate", "first", "last", "against", "anyway", "quiet")
+    found = replay.replay(**{key: getattr(options, key) for key in given})
+    _say(*map(str, found))
+    return max(each.code for each in found)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ Nothing of the part is changed; what was found is left beside it as `replay.json
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jkd import build, changes, compress, files, manifest, parts, places
@@ -106,8 +106,10 @@ def replay(
         for place, source, part in wanted:
             label = f"replicate {place.replicate} {part}"
             progress.start(label)
-            training = parts.training_again(session, make_split(session.dataset, config.data, place.replicate), place, part)
-            found = Replayed(label, _rerun(training, source.part(part), first, last, progress), points)
+            split = make_split(session.dataset, config.data, place.replicate)
+            training = parts.training_again(session, split, place, part)
+            outcome = _rerun(training, source.part(part), first, last, progress)
+            found = Replayed(label, outcome, points)
             files.write_json(place.part(part) / FILE, _plain(found, against))
             progress.finish("the same" if found.code == SAME else "differs")
             done.append(found)
@@ -125,7 +127,6 @@ def _parts(session: Session, place: Place, student: str) -> Iterator[str]:
 
 
 def _rerun(training: Training, folder: Path, first: int, last: int, progress: RunProgress) -> Outcome:
-    setup, state = training.setup(progress=progress.step), training.state()
     finished = folder / "result.json"
     final = None
     if finished.exists():
@@ -133,8 +134,8 @@ def _rerun(training: Training, folder: Path, first: int, last: int, progress: Ru
         if changed := result.get("changes"):
             raise UserError(f"{folder}: its settings changed at step {changed[0]['step']}; no config makes it again.")
         final = (result["steps"], compress.load_variables(folder / "variables.safetensors"))
-    stored = Stored(folder / "checkpoints", state, final)
-    return rerun(setup, state, record.read(folder), stored, first, last)
+    stored = Stored(folder / "checkpoints", training.init(), final)
+    return rerun(replace(training.setup, progress=progress.step), record.read(folder), stored, first, last)
 
 
 def _plain(found: Replayed, against: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 # From the top down; a part may import what stands below it, and from its own line.
 ORDER = (
     ("cli",),
-    ("run",),
+    ("run", "replay"),
     ("parts", "report"),
     ("manifest", "share", "interpret", "progress"),
     ("build",),

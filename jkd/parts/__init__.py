@@ -4,10 +4,21 @@ A part is finished when its `result.json` names the digest of the inputs it woul
 nothing. Parts take a lock while they are made, so many processes can share one workdir.
 """
 
+from jkd.parts.again import training_again
 from jkd.parts.check import check
 from jkd.parts.graph import make_graph
-from jkd.parts.part import Place, read_variables, test_outputs
+from jkd.parts.part import Place, Training, read_variables, test_outputs
 from jkd.parts.student import make_student
 from jkd.parts.teacher import make_teacher
 
-__all__ = ["Place", "check", "make_graph", "make_student", "make_teacher", "read_variables", "test_outputs"]
+__all__ = [
+    "Place",
+    "Training",
+    "check",
+    "make_graph",
+    "make_student",
+    "make_teacher",
+    "read_variables",
+    "test_outputs",
+    "training_again",
+]

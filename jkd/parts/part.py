@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jkd import build, changes, compress, digest, files, processes
 from jkd import config as configs
-from jkd.build import Session
+from jkd.build import Compiled, Session
 from jkd.changes import Allowed, Inputs
 from jkd.data import Split, batches
 from jkd.errors import UserError
@@ -18,7 +18,8 @@ from jkd.places import Path
 from jkd.progress import RunProgress
 from jkd.train import checkpoint, interrupt
 from jkd.train.dispatch import Step
-from jkd.train.state import PyTree
+from jkd.train.loop import Fit
+from jkd.train.state import PyTree, TrainState
 
 FORMAT = 1  # goes up when a change of the code makes finished parts stale
 
@@ -53,6 +54,28 @@ class Place:
 
     def student(self, name: str, seed: int) -> Path:
         return self.folder / "students" / name / str(seed)
+
+    def part(self, name: str) -> Path:
+        """Of a trained part by name: `teacher`, or `NAME/SEED` of a student."""
+        return self.teacher if name == "teacher" else self.folder / "students" / name
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a part is trained, apart from where it stands.
+
+    Attributes:
+      setup: without a folder.
+      compiled: its program.
+    """
+
+    setup: Fit
+    compiled: Compiled
+
+    def init(self) -> TrainState:
+        """The state at step 0."""
+        state: TrainState = self.compiled.init(self.setup.run, self.setup.teacher)
+        return state
 
 
 def finished(folder: Path, inputs: Inputs) -> Result | None:

@@ -1,6 +1,7 @@
 """One student with one seed: its share of the graph, its training, its evaluation."""
 
 import time
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts.part import (
     Place,
     Result,
+    Training,
     batches_of,
     changes_of,
     check_steps,
@@ -24,7 +26,7 @@ from jkd.parts.part import (
     validation_of,
 )
 from jkd.progress import RunProgress
-from jkd.share import share_of
+from jkd.share import Share, share_of
 from jkd.train.loop import Fit, fit
 from jkd.train.state import PyTree
 from jkd.train.step import Knowledge
@@ -56,24 +58,12 @@ def make_student(
             progress.finish("already there")
             return result
         started = time.monotonic()
-        goal = objective.make_objective(network, len(graph.views))
-        share = share_of(graph, network, goal, seed, place.replicate)
-        apply = teacher.apply if goal.needs_teacher else None
-        compiled = session.program(network, goal, apply, len(share.nodes), f"students.{name}")
-        program, run = compiled.program, build.run_of(seed, place.replicate)
+        training, share = student_training(session, split, teacher, graph, name, seed, place.replicate)
+        program, goal = training.compiled.program, training.compiled.program.objective
         check_steps(folder, program.steps, f"students.{name}")
-        setup = Fit(
-            step=compiled.step,
-            batches=batches_of(session, split, share.nodes, compiled.step, network, seed, place.replicate),
-            teacher=teacher.variables if apply else {},
-            knowledge=share.knowledge,
-            run=run,
-            folder=folder,
-            inputs=inputs,
-            evaluate=validation_of(session, split, session.apply_of(network), network),
-            progress=progress.step,
-        )
-        state = fit(setup, compiled.init(run, setup.teacher))
+        evaluate = validation_of(session, split, session.apply_of(network), network)
+        setup = replace(training.setup, folder=folder, inputs=inputs, evaluate=evaluate, progress=progress.step)
+        state = fit(setup, training.init())
         variables = jax.tree.map(np.asarray, state.variables)
         own = session.apply_of(network)
         outputs, features = session.predictor(own)(
@@ -81,7 +71,7 @@ def make_student(
         )
         predictions = {"logits": outputs}
         if goal.projects:
-            predictions |= _projected(compiled, state.objective, features, share.knowledge)
+            predictions |= _projected(training.compiled, state.objective, features, share.knowledge)
         compress.save_variables(folder / "variables.safetensors", variables)
         files.write_arrays(folder / "predictions.safetensors", predictions)
         theirs = files.read_arrays(place.teacher / "predictions.safetensors")["logits"]
@@ -100,6 +90,25 @@ def make_student(
         files.write_json(folder / "result.json", result)
     progress.finish(note_of(session, result))
     return result
+
+
+def student_training(
+    session: Session, split: Split, teacher: Teacher, graph: KnowledgeGraph, name: str, seed: int, replicate: int
+) -> tuple[Training, Share]:
+    """How a student is trained, and its share of the graph."""
+    network = session.config.students[name]
+    goal = objective.make_objective(network, len(graph.views))
+    share = share_of(graph, network, goal, seed, replicate)
+    apply = teacher.apply if goal.needs_teacher else None
+    compiled = session.program(network, goal, apply, len(share.nodes), f"students.{name}")
+    setup = Fit(
+        step=compiled.step,
+        batches=batches_of(session, split, share.nodes, compiled.step, network, seed, replicate),
+        teacher=teacher.variables if apply else {},
+        knowledge=share.knowledge,
+        run=build.run_of(seed, replicate),
+    )
+    return Training(setup, compiled), share
 
 
 def _projected(

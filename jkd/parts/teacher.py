@@ -1,6 +1,7 @@
 """The teacher of a replicate: loaded, found, or trained on the labelled part of the pool."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jkd.changes import Inputs
 from jkd.data import Split
 from jkd.parts.part import (
     Place,
+    Training,
     batches_of,
     changes_of,
     check_steps,
@@ -33,18 +35,15 @@ from jkd.train.step import Knowledge, Program
 def make_teacher(session: Session, split: Split, place: Place, progress: RunProgress) -> Teacher:
     """Loads, finds or trains the teacher of a replicate, and evaluates it on the test split."""
     network, folder = session.config.teacher, place.teacher
-    given = session.loaded_teacher
-    made_of = network_inputs(session, network, split, network.seed, place.replicate)
-    made_of["loaded"] = given.digest if given else ""
-    inputs = Inputs.of(made_of, place.allowed, {"network.": "teacher."})
+    given, inputs = session.loaded_teacher, _inputs(session, split, place)
+    made_of = inputs.made_of
     progress.start(f"replicate {place.replicate} teacher")
 
     def found() -> Teacher | None:
-        result = finished(folder, inputs)
-        if result is None:
-            return None
-        progress.finish("already there")
-        return given or Teacher(session.apply_of(network), read_variables(folder, result), result["params"])
+        teacher = found_teacher(session, split, place)
+        if teacher:
+            progress.finish("already there")
+        return teacher
 
     if teacher := found():
         return teacher
@@ -79,24 +78,44 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
     return teacher
 
 
+def found_teacher(session: Session, split: Split, place: Place) -> Teacher | None:
+    """The finished teacher of a replicate, or None."""
+    result = finished(place.teacher, _inputs(session, split, place))
+    if result is None:
+        return None
+    apply = session.apply_of(session.config.teacher)
+    return session.loaded_teacher or Teacher(apply, read_variables(place.teacher, result), result["params"])
+
+
+def _inputs(session: Session, split: Split, place: Place) -> Inputs:
+    """What the teacher of a replicate is made from."""
+    network, given = session.config.teacher, session.loaded_teacher
+    made_of = network_inputs(session, network, split, network.seed, place.replicate)
+    made_of["loaded"] = given.digest if given else ""
+    return Inputs.of(made_of, place.allowed, {"network.": "teacher."})
+
+
 def train_teacher(
     session: Session, split: Split, positions: np.ndarray, replicate: int, **where: Any
 ) -> tuple[Program, PyTree]:
     """Trains the teacher's network on the labelled pool samples at `positions`; `where` goes to `Fit`."""
-    network = session.config.teacher
-    goal = objective.supervised()
-    compiled = session.program(network, goal, None, len(positions), "teacher")
-    program = compiled.program
+    training = teacher_training(session, split, positions, replicate)
+    program = training.compiled.program
     if where.get("folder"):
         check_steps(where["folder"], program.steps, "teacher")
-    run = build.run_of(network.seed, replicate)
+    state = fit(replace(training.setup, **where), training.init())
+    return program, jax.tree.map(np.asarray, state.variables)
+
+
+def teacher_training(session: Session, split: Split, positions: np.ndarray, replicate: int) -> Training:
+    """How the teacher is trained on the labelled pool samples at `positions`."""
+    network = session.config.teacher
+    compiled = session.program(network, objective.supervised(), None, len(positions), "teacher")
     setup = Fit(
         step=compiled.step,
         batches=batches_of(session, split, positions, compiled.step, network, network.seed, replicate),
         teacher={},
         knowledge=Knowledge(),
-        run=run,
-        **where,
+        run=build.run_of(network.seed, replicate),
     )
-    state = fit(setup, compiled.init(run, {}))
-    return program, jax.tree.map(np.asarray, state.variables)
+    return Training(setup, compiled)

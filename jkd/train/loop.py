@@ -109,7 +109,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             state, metrics = advance(state, chunk)
             pending.append((step, count, metrics))
             before, step = step, step + count
-            if _passed(settings.digest_every, before, step) or step == last:
+            if _passed(settings.digest_every, before, step) or step == steps:
                 flush()
                 if record:
                     record.digest(state, float(metrics["loss"][count - 1]))

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import serialization
 
 from jkd import digest
+from jkd.places import Path
 from jkd.train import checkpoint
 from jkd.train.checksum import STAGES
 from jkd.train.loop import Fit
@@ -84,19 +86,18 @@ class Outcome:
     parting: Parting | None
 
 
-def rerun(setup: Fit, state: TrainState, record: Kept, stored: "Stored", first: int = 0, last: int = 0) -> Outcome:
+def rerun(setup: Fit, record: Kept, stored: "Stored", first: int = 0, last: int = 0) -> Outcome:
     """Runs a part again from a checkpoint at or before step `first` to step `last`, or to where it has parted.
 
     Args:
       setup: how the part was trained.
-      state: its state at step 0.
       record: what it did then.
-      stored: its checkpoints and final variables.
+      stored: its checkpoints and final variables, and its state at step 0.
       first: the step to begin after; the nearest checkpoint before it is taken, or step 0.
       last: the last step; 0 = of the whole run.
     """
     program = setup.step.program
-    state, start = stored.before(first, state)
+    state, start = stored.before(first)
     last = min(last or program.steps, program.steps)
     state, step = setup.step.place(state), start
     advance = setup.step.bind(setup.teacher, setup.knowledge, setup.run)
@@ -107,8 +108,8 @@ def rerun(setup: Fit, state: TrainState, record: Kept, stored: "Stored", first: 
         chunk |= {"count": np.asarray(count, np.int32), "record": np.asarray(True)}
         state, metrics = advance(state, chunk)
         theirs = record.rows[step : step + count]
-        if parting is None:
-            parting = _first_difference(record, theirs, np.asarray(metrics["checksums"]), step)
+        if parting is None or parting.stage == "state":  # which leaves, the row of the next step can tell
+            parting = _first_difference(record, theirs, np.asarray(metrics["checksums"]), step) or parting
             rows += int(theirs.any(axis=1).sum())
         step += count
         if parting is None and step in lines:
@@ -145,6 +146,8 @@ def _first_difference(record: Kept, theirs: np.ndarray, ours: np.ndarray, first:
 def _with_values(parting: Parting, leaves: Sequence[Leaf], step: int) -> Parting:
     """The same with how far values differ, where the stage is about leaves whose values are stored."""
     told = {leaf.path: leaf for leaf in leaves}
+    if parting.stage == "state" and parting.step == step and leaves:
+        return Parting(step, "update", tuple(leaves[:SHOWN]), len(leaves[SHOWN:]), step)
     if parting.stage != "update":
         return parting
     return Parting(
@@ -162,13 +165,11 @@ class Stored:
 
     Attributes:
       checkpoints: folder of the checkpoints.
-      inputs: what the part is made from.
-      like: a state of its structure.
+      like: the state at step 0, which has their structure.
       final: the variables that the last step left, and that step.
     """
 
-    checkpoints: Any
-    inputs: str
+    checkpoints: Path
     like: TrainState
     final: tuple[int, Any] | None = None
 
@@ -177,12 +178,12 @@ class Stored:
         """Steps after which values are at hand."""
         return {*checkpoint.steps(self.checkpoints), *([self.final[0]] if self.final else [])}
 
-    def before(self, step: int, fresh: TrainState) -> tuple[TrainState, int]:
+    def before(self, step: int) -> tuple[TrainState, int]:
         """The newest state at or before a step; the one at step 0 where there is none."""
         for there in reversed(checkpoint.steps(self.checkpoints)):
             if there <= step:
-                return checkpoint.read(self.checkpoints / str(there), fresh, self.inputs), there
-        return fresh, 0
+                return checkpoint.read(self.checkpoints / str(there), self.like), there
+        return jax.tree.map(jnp.array, self.like), 0  # a copy: the steps donate it
 
     def at(self, step: int, state: TrainState) -> dict[str, Any] | None:
         """The stored parts of a state after a step, None where there are none."""
@@ -190,13 +191,13 @@ class Stored:
             return _final_parts(self.final[1], state)
         if step not in checkpoint.steps(self.checkpoints):
             return None
-        return parts_of(checkpoint.read(self.checkpoints / str(step), self.like, self.inputs))
+        return parts_of(checkpoint.read(self.checkpoints / str(step), self.like))
 
 
 def _final_parts(variables: Any, state: TrainState) -> dict[str, Any]:
     """Final variables as parts of a state: the moving average is what is kept where there is one."""
     name = "ema" if jax.tree.leaves(state.ema) else "params"
-    return {name: variables["params"], "batch_stats": variables.get("batch_stats", {})}
+    return {name: variables["params"]} | {key: variables[key] for key in ("batch_stats",) if key in variables}
 
 
 def compared(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[Leaf, ...]:

@@ -1,0 +1,203 @@
+"""Running a part again: what is the same is the same; of an injected fault, step, stage and leaf are named."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jkd import digest, sharding
+from jkd.train import record
+from jkd.train.dispatch import MeshStep
+from jkd.train.loop import Fit, fit
+from jkd.train.rerun import Parting, Stored, rerun, ulps
+
+SHAPE, STEPS = (4, 4, 1), 6
+TERMS = {"joined_beliefs": 0.5, "rkd": 0.1, "projection": {"weight": 0.1, "detach": False}}
+
+
+class Tampered(MeshStep):
+    """A step that something happens to once: `before(given, state, chunk)` and `after(state)`, at step `at`."""
+
+    def __init__(self, sound: MeshStep, at: int, before: Callable[..., Any] | None = None, after: Any = None) -> None:
+        self.__dict__ |= sound.__dict__
+        self.at, self.before, self.after = at, before, after
+
+    def bind(self, *given: Any) -> Any:
+        def advance(state: Any, chunk: Any) -> Any:
+            now, fixed = int(chunk["step"][0]) + 1, given
+            if now == self.at and self.before:
+                fixed, chunk = self.before(given, chunk)
+            state, metrics = MeshStep.bind(self, *fixed)(state, chunk)
+            return (self.after(state) if now == self.at and self.after else state), metrics
+
+        return advance
+
+
+@pytest.fixture(scope="module")
+def setup(problem: Any) -> Any:
+    network = problem.network(TERMS)
+    with network.unlocked():
+        network.batch_norm = True
+        network.train.update(steps=STEPS, steps_per_call=1, checkpoint_every=1, digest_every=3, log_every=3)
+    program, teacher = problem.program(network)
+    step = MeshStep(program, sharding.make_mesh(1))
+    init = jax.jit(lambda run: program.init(run, SHAPE, teacher))
+    batches = problem.batches(program, 1)
+
+    def make(run: Any, folder: Path | None = None, step: Any = step, **changes: Any) -> tuple[Fit, Any]:
+        given = dict(step=step, batches=batches, teacher=teacher, run=run, knowledge=problem.knowledge, folder=folder)
+        return Fit(**(given | changes)), init(run)
+
+    return make
+
+
+def _again(setup: Any, run: Any, folder: Path, **where: Any) -> Any:
+    fresh, state = setup(run)
+    return rerun(fresh, record.read(folder), Stored(folder / "checkpoints", state), **where)
+
+
+def test_a_sound_run_is_the_same_from_any_step_to_any_step(setup: Any, run: Any, tmp_path: Path):
+    fit(*setup(run, tmp_path))
+    whole = _again(setup, run, tmp_path)
+    assert (whole.first, whole.last, whole.rows, whole.digests, whole.parting) == (0, 6, 6, 2, None)
+    part = _again(setup, run, tmp_path, first=5, last=5)
+    assert (part.first, part.last, part.parting) == (5, 5, None)
+    middle = _again(setup, run, tmp_path, first=2, last=4)  # no checkpoint is that old: from the beginning
+    assert (middle.first, middle.last, middle.rows, middle.digests) == (0, 4, 4, 1)
+
+
+def test_a_resumed_run_has_the_record_of_an_unbroken_one(setup: Any, run: Any, tmp_path: Path):
+    fit(*setup(run, tmp_path / "whole"))
+    for stop in (1, 4, 6):
+        fit(*setup(run, tmp_path / "cut"), stop_at=stop)
+    one, two = record.read(tmp_path / "whole"), record.read(tmp_path / "cut")
+    assert one.lines == two.lines and one.leaves == two.leaves and len(one.lines) == 2
+    np.testing.assert_array_equal(one.rows, two.rows)
+
+
+def test_a_record_that_a_kill_cut_short_is_taken_as_far_as_it_goes(setup: Any, run: Any, tmp_path: Path):
+    fit(*setup(run, tmp_path))
+    with open(tmp_path / record.ROWS, "r+b") as file:
+        file.truncate((tmp_path / record.ROWS).stat().st_size - 3)
+    with open(tmp_path / record.LINES, "a") as lines:
+        lines.write('{"step": 9, "lo')
+    assert len(record.read(tmp_path).rows) == 5 and len(record.read(tmp_path).lines) == 2
+    assert _again(setup, run, tmp_path).parting is None
+
+
+def test_other_data_part_at_the_first_batch(setup: Any, run: Any, tmp_path: Path):
+    fit(*setup(run, tmp_path))
+    fresh, state = setup(run)
+    other = replace(fresh, batches=lambda first: (c | {"id": c["id"] + 1} for c in fresh.batches(first)))
+    parting = rerun(other, record.read(tmp_path), Stored(tmp_path / "checkpoints", state)).parting
+    assert parting and (parting.step, parting.stage) == (1, "batch") and parting.leaves[0].path == "batch/id"
+
+
+def test_ulps_count_the_floats_between():
+    one = np.array([1.0, -1.0, 0.0, 1.0], np.float32)
+    two = np.array([np.nextafter(np.float32(1), np.float32(2)), -1.0, -0.0, 1.0], np.float32)
+    assert ulps(one, two) == 1 and ulps(one, one) == 0
+    assert ulps(np.float32([-1e-45]), np.float32([1e-45])) == 2
+    assert ulps(np.array([1.0], jnp.bfloat16), np.array([1.0078125], jnp.bfloat16)) == 1
+
+
+def _faulty(setup: Any, run: Any, folder: Path, at: int, **fault: Any) -> Parting | None:
+    sound, state = setup(run, folder)
+    fit(replace(sound, step=Tampered(sound.step, at, **fault)), state)
+    return _again(setup, run, folder).parting
+
+
+def _one_ulp(rng: Any, setup: Any, run: Any, folder: Path, at: int) -> tuple[Parting | None, str, str]:
+    """In a parameter, a running statistic, a parameter of the objective or the optimiser's moments."""
+    leaves = [path for path, leaf in _floats(setup(run)[1]).items() if leaf.dtype == np.float32]
+    path = leaves[rng.integers(len(leaves))]
+
+    def after(state: Any) -> Any:
+        def nudge(name: str, leaf: Any) -> Any:
+            if name != path:
+                return leaf
+            values = np.array(leaf)
+            index = rng.integers(values.size)
+            values.flat[index] = np.nextafter(values.flat[index], np.float32(np.inf))
+            return values
+
+        return _mapped(state, nudge)
+
+    return _faulty(setup, run, folder, at, after=after), "update", f"update/{path}"
+
+
+def _swapped(rng: Any, setup: Any, run: Any, folder: Path, at: int) -> tuple[Parting | None, str, str]:
+    i, j = rng.choice(16, 2, replace=False)
+
+    def before(given: Any, chunk: Any) -> Any:
+        order = np.arange(16)
+        order[[i, j]] = j, i
+        rows = {key: chunk[key][:, order] for key in ("image", "label", "id", "node")}
+        return given, chunk | rows
+
+    return _faulty(setup, run, folder, at, before=before), "batch", "batch/id"
+
+
+def _teacher_bit(rng: Any, setup: Any, run: Any, folder: Path, at: int) -> tuple[Parting | None, str, str]:
+    """In the weights of its last layer: elsewhere a flip may change no output, and then there is nothing to find."""
+
+    def before(given: Any, chunk: Any) -> Any:
+        teacher = jax.tree.map(np.array, given[0])
+        kernel = teacher["params"]["classifier"]["kernel"].view(np.uint32)
+        kernel.flat[rng.integers(kernel.size)] ^= np.uint32(1 << int(rng.integers(16, 30)))
+        return (teacher, *given[1:]), chunk
+
+    return _faulty(setup, run, folder, at, before=before), "teacher", "teacher/logits"
+
+
+def _edge(rng: Any, setup: Any, run: Any, folder: Path, at: int) -> tuple[Parting | None, str, str]:
+    """Of a node in the batch."""
+
+    def before(given: Any, chunk: Any) -> Any:
+        ids = np.array(given[1].neighbours)
+        node = chunk["node"][0, rng.integers(16)]
+        view, rank = rng.integers(ids.shape[0]), rng.integers(ids.shape[2])
+        ids[view, node, rank] = (ids[view, node, rank] + 1 + rng.integers(60)) % 64
+        return (given[0], given[1]._replace(neighbours=ids), given[2]), chunk
+
+    return _faulty(setup, run, folder, at, before=before), "graph", "graph/neighbours"
+
+
+def _mapped(state: Any, change: Callable[[str, Any], Any]) -> Any:
+    """The state with `change(path, leaf)` in place of each leaf."""
+    paths = list(_floats(state, every=True))
+    leaves, tree = jax.tree.flatten({part: getattr(state, part) for part in record.PARTS})
+    by_path = dict(zip(paths, leaves, strict=True))
+    changed = [change(path, leaf) for path, leaf in by_path.items()]
+    return state.replace(**jax.tree.unflatten(tree, changed))
+
+
+def _floats(state: Any, every: bool = False) -> dict[str, Any]:
+    found = digest.flatten({part: getattr(state, part) for part in sorted(record.PARTS)})
+    return {path: leaf for path, leaf in found.items() if every or leaf.dtype.kind == "f"}
+
+
+FAULTS = {"one ULP": _one_ulp, "swapped samples": _swapped, "teacher bit": _teacher_bit, "edge": _edge}
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_step_stage_and_leaf_of_an_injected_fault_are_named(
+    setup: Any, run: Any, tmp_path: Path, fault: str, times: int
+):
+    for time in range(times):
+        rng = np.random.default_rng([time, len(fault)])
+        at = int(rng.integers(1, STEPS))  # what happens after the last step, only the stored values tell
+        parting, stage, leaf = FAULTS[fault](rng, setup, run, tmp_path / str(time), at)
+        assert parting is not None, (fault, time, at)
+        found = (parting.step, parting.stage, parting.leaves[0].path)
+        assert found == (at, stage, leaf), (fault, time)
+        if fault == "one ULP":
+            assert len(parting.leaves) == 1 and parting.more == 0
+            if parting.seen_at == at:
+                assert (parting.leaves[0].values, parting.leaves[0].ulps) == (1, 1)
