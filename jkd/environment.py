@@ -27,7 +27,7 @@ PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu", "nvidia-cudnn-cu1
 MOST_PATCH = 2**20  # bytes of a patch that are kept
 DIFF = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
 # Instruction sets that XLA's code generator picks code by; the rest of the kernel's list says nothing of arithmetic.
-ISA = re.compile(r"(sse|ssse|avx|fma|bmi|f16c|amx|asimd|neon|sve|sme|fphp|bf16|i8mm|dotprod|popcnt|lzcnt|abm)")
+ISA = re.compile(r"(sse|ssse|avx|fma|bmi|f16c|amx|asimd|neon|sve|sme(?!p)|fphp|bf16|i8mm|dotprod|popcnt|lzcnt|abm)")
 PLAIN = "plain"  # the reduction whose bits depend on how many devices there are
 
 Environment = dict[str, Any]
