@@ -21,15 +21,19 @@ LANES = 8  # columns that are summed side by side
 STAGES = ("update", "batch", "teacher", "graph", "student", "gradients")
 
 
-def names(stages: Mapping[str, Any]) -> tuple[str, ...]:
-    """`stage/path` of every leaf, in the order of `checksums`. `stages` may hold arrays or their shapes."""
-    return tuple(f"{stage}/{path}" for stage in STAGES for path in digest.flatten(stages.get(stage)))
+def leaves_of(stages: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """`stage/path` and `dtype[shape]` of every leaf, in the order of `checksums`. `stages` may hold shapes alone."""
+    return tuple(
+        (f"{stage}/{path}", f"{leaf.dtype.name}{list(leaf.shape)}")
+        for stage in STAGES
+        for path, leaf in digest.flatten(stages.get(stage)).items()
+    )
 
 
 def checksums(
     stages: Mapping[str, Any], record: Array | bool = True, first: Array | bool = True
 ) -> UInt32[Array, " leaves"]:
-    """One uint32 a leaf, as listed by `names`.
+    """One uint32 a leaf, as listed by `leaves_of`.
 
     Args:
       stages: a tree of arrays (not keys) for each name of `STAGES`; those missing are left out.

@@ -104,8 +104,8 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             count = min(int(chunk["count"]), last - step)
             chunk |= {"count": np.asarray(count, np.int32), "record": np.asarray(setup.folder is not None)}
             if written and record is None:
-                names = program.checksum_names(state, setup.teacher, setup.knowledge, chunk, setup.run)
-                record = Record(written, names, start=step)
+                leaves = program.checksum_leaves(state, setup.teacher, setup.knowledge, chunk, setup.run)
+                record = Record(written, leaves, start=step)
             state, metrics = advance(state, chunk)
             pending.append((step, count, metrics))
             before, step = step, step + count
@@ -137,8 +137,8 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             raise
         text = " ".join(str(error).split())[:200]
         raise UserError(
-            f"process {processes.rank()} of {processes.count()} lost another one at step {step} of {setup.folder} ({text}). "
-            "Start all of them again: the run goes on from its newest checkpoint."
+            f"process {processes.rank()} of {processes.count()} lost another one at step {step} of {setup.folder} "
+            f"({text}). Start all of them again: the run goes on from its newest checkpoint."
         ) from None
     finally:
         log.close()

@@ -1,6 +1,6 @@
 """What a part did, step by step, in a form that another run can be held against.
 
-    checksums.json   the names of the leaves, in order
+    checksums.json   name, dtype and shape of the leaves, in order
     checksums.bin    one row a step: a uint32 (little endian) for each leaf, of what the step passed through
     digests.jsonl    every `digest_every` steps the SHA-256 of the whole state, chained
 
@@ -34,19 +34,19 @@ class Record:
 
     Args:
       folder: of the part.
-      names: of the leaves, as `Program.checksum_names` gives them.
+      leaves: their names and kinds, as `Program.checksum_leaves` gives them.
       start: the step that the run goes on from.
     """
 
-    def __init__(self, folder: Path, names: tuple[str, ...], start: int) -> None:
-        self.folder, self.names = folder, names
+    def __init__(self, folder: Path, leaves: tuple[tuple[str, str], ...], start: int) -> None:
+        self.folder = folder
         kept = read(folder)
-        if not start or kept.names != names:  # nothing to go on from, or the record of another version
-            kept = Kept(names, np.zeros((0, len(names)), np.uint32), [])
-        rows = np.zeros((start, len(names)), np.uint32)  # zeros: not recorded
+        if not start or kept.leaves != leaves:  # nothing to go on from, or the record of another version
+            kept = Kept(leaves, np.zeros((0, len(leaves)), np.uint32), [])
+        rows = np.zeros((start, len(leaves)), np.uint32)  # zeros: not recorded
         rows[: len(kept.rows)] = kept.rows[:start]
         lines = [line for line in kept.lines if line["step"] <= start]
-        files.write_json(folder / NAMES, {"leaves": list(names)})
+        files.write_json(folder / NAMES, {"leaves": [list(leaf) for leaf in leaves]})
         files.write_bytes(folder / ROWS, rows.astype("<u4").tobytes())
         files.write_bytes(folder / LINES, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self.chain = lines[-1]["chain"] if lines else ""
@@ -65,7 +65,7 @@ class Record:
 
     def digest(self, state: TrainState, loss: float) -> None:
         """Takes a copy of the state for the next line. Rows up to it have been added."""
-        copy = {part: jax.tree.map(lambda leaf: np.array(leaf, copy=True), getattr(state, part)) for part in PARTS}
+        copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), parts_of(state))
         line = {"step": int(state.step), "loss": float(loss).hex(), "rows": digest.of_bytes(b"".join(self._since))}
         self._since = []
         self._pending.append((line, self._hasher.submit(of_parts, copy)))
@@ -90,13 +90,13 @@ class Kept:
     """What `read` found.
 
     Attributes:
-      names: of the leaves.
+      leaves: name and kind of each.
       rows: one a step, uint32 `[steps, leaves]`.
       lines: of `digests.jsonl`.
     """
 
-    def __init__(self, names: tuple[str, ...], rows: np.ndarray, lines: list[Line]) -> None:
-        self.names, self.rows, self.lines = names, rows, lines
+    def __init__(self, leaves: tuple[tuple[str, str], ...], rows: np.ndarray, lines: list[Line]) -> None:
+        self.leaves, self.rows, self.lines = leaves, rows, lines
 
 
 def read(folder: Path) -> Kept:
@@ -110,19 +110,24 @@ def read(folder: Path) -> Kept:
     listed = files.read_json(folder / NAMES)
     if not isinstance(listed, dict) or not isinstance(listed.get("leaves"), list):
         raise UserError(f"{folder / NAMES} does not list leaves. Delete it; the record begins anew.")
-    names = tuple(map(str, listed["leaves"]))
+    leaves = tuple((str(name), str(kind)) for name, kind in listed["leaves"])
     data = (folder / ROWS).read_bytes() if (folder / ROWS).is_file() else b""
-    whole = len(data) // (4 * len(names)) if names else 0
-    rows = np.frombuffer(data[: whole * 4 * len(names)], "<u4").reshape(whole, len(names))
+    whole = len(data) // (4 * len(leaves)) if leaves else 0
+    rows = np.frombuffer(data[: whole * 4 * len(leaves)], "<u4").reshape(whole, len(leaves))
     lines: list[Line] = []
     for text in (folder / LINES).read_text(encoding="utf-8").splitlines() if (folder / LINES).is_file() else []:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
             break
-    return Kept(names, rows, lines)
+    return Kept(leaves, rows, lines)
+
+
+def parts_of(state: TrainState) -> dict[str, Any]:
+    """The parts of a state, those that hold anything."""
+    return {part: getattr(state, part) for part in PARTS if jax.tree.leaves(getattr(state, part))}
 
 
 def of_parts(tree: dict[str, Any]) -> dict[str, str]:
-    """SHA-256 of each part of a state that holds anything."""
-    return {part: digest.of_tree(leaves) for part, leaves in tree.items() if jax.tree.leaves(leaves)}
+    """SHA-256 of each part of a state, as `parts_of` gives it."""
+    return {part: digest.of_tree(leaves) for part, leaves in tree.items()}

@@ -29,7 +29,7 @@ from jkd import random
 from jkd.data import augment, normalize
 from jkd.objective import Objective, Side
 from jkd.tasks import Task
-from jkd.train.checksum import checksums, names
+from jkd.train.checksum import checksums, leaves_of
 from jkd.train.shards import cut, join, tree_sum
 from jkd.train.state import PyTree, TrainState
 
@@ -322,10 +322,10 @@ class Program:
         log = {key: jnp.zeros((length, *shape.shape), shape.dtype) for key, shape in shapes.items()}
         return jax.lax.fori_loop(0, chunk["count"], body, (state, log))
 
-    def checksum_names(
+    def checksum_leaves(
         self, state: TrainState, teacher: PyTree, knowledge: Knowledge, chunk: Batch, run: Run
-    ) -> tuple[str, ...]:
-        """`stage/path` of every checksum that a step gives, in order; of shapes alone."""
+    ) -> tuple[tuple[str, str], ...]:
+        """`stage/path` and `dtype[shape]` of all that a step takes checksums of, in order; from shapes alone."""
 
         def step(state: TrainState, teacher: PyTree, knowledge: Knowledge, batch: Batch, run: Run) -> PyTree:
             prepared = self.prepare(knowledge, batch, run)
@@ -336,7 +336,7 @@ class Program:
             for key, value in chunk.items()
             if np.ndim(value)
         }
-        return names(jax.eval_shape(step, state, teacher, knowledge, batch, run))
+        return leaves_of(jax.eval_shape(step, state, teacher, knowledge, batch, run))
 
     def project_nodes(self, objective: PyTree, knowledge: Knowledge, nodes: Array) -> Array:
         """The graph's nodes `[B]` in the projected space, `[B, P]`, from their stored features and edges."""

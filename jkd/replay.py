@@ -1,0 +1,142 @@
+"""The verb `replay`: a part of a run is trained again, and held against what it did the first time.
+
+Nothing of the part is changed; what was found is left beside it as `replay.json`, which the report shows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jkd import build, changes, compress, files, manifest, parts, places
+from jkd.build import Session
+from jkd.data import make_split
+from jkd.environment import describe_environment, differences, sentence
+from jkd.errors import UserError
+from jkd.parts import Place, Training
+from jkd.places import Path
+from jkd.progress import RunProgress
+from jkd.train import record
+from jkd.train.rerun import Outcome, Stored, rerun
+
+SAME, DIVERGED, INCOMPARABLE = 0, 3, 4  # exit codes
+FILE = "replay.json"
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What was found of a part.
+
+    Attributes:
+      part: `replicate I NAME/SEED`, or `replicate I teacher`.
+      outcome: of running it again; None where that could show nothing, as `points` say.
+      points: in what the environment is not that of the run; empty where it is the same for all that bits depend on.
+    """
+
+    part: str
+    outcome: Outcome | None
+    points: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> int:
+        if self.outcome is None:
+            return INCOMPARABLE
+        return DIVERGED if self.outcome.parting else SAME
+
+    def __str__(self) -> str:
+        if self.outcome is None:
+            return f"{self.part}: not comparable. {' '.join(self.points)}"
+        done, parting = self.outcome, self.outcome.parting
+        if parting is None:
+            return (
+                f"{self.part}: the same from step {done.first} to {done.last} ({done.rows} rows of checksums, "
+                f"{done.digests} digests of the whole state)"
+            )
+        named = "; ".join(map(str, parting.leaves)) + (f"; and {parting.more} more" if parting.more else "")
+        seen = f" (values after step {parting.seen_at})" if parting.seen_at is not None else ""
+        return f"{self.part}: parts from the record at step {parting.step}, in {parting.stage}: {named}{seen}"
+
+
+def replay(
+    workdir: str | Path,
+    student: str = "",
+    replicate: int | None = None,
+    first: int = 0,
+    last: int = 0,
+    against: str | Path = "",
+    anyway: bool = False,
+    quiet: bool = False,
+) -> list[Replayed]:
+    """Trains parts of a run again and compares every step with the record.
+
+    Args:
+      workdir: of the run.
+      student: `NAME/SEED` or `teacher`; empty for all that have a record.
+      replicate: of which replicate; None for all.
+      first: begin at the newest checkpoint at or before this step; 0 = at the beginning.
+      last: stop at this step; 0 = at the last.
+      against: the workdir of another run of the same config, to compare with its record instead.
+      anyway: compare even where the environment differs in what bits depend on.
+      quiet: no progress.
+
+    Raises:
+      UserError: when there is nothing to run again, or it is no longer what it was.
+    """
+    workdir = places.path_of(workdir)
+    other = places.path_of(against) if against else workdir
+    config, saved = manifest.read(workdir)
+    if replicate is not None and not 0 <= replicate < config.replicates:
+        raise UserError(f"--replicate: expected 0 to {config.replicates - 1}, got {replicate}.")
+    session = build.open_session(config)
+    manifest.check_data(workdir, saved, session.dataset)
+    theirs = manifest.read(other)[1]["environment"]
+    points = tuple(map(sentence, differences(theirs, describe_environment(session.mesh), config.reduction)))
+    if points and not anyway:
+        return [Replayed(str(other), None, points)]
+    allowed = changes.Allowed().with_recorded(saved["changes"])
+    indices = range(config.replicates) if replicate is None else [replicate]
+    wanted = [
+        (Place(workdir, index, allowed), Place(other, index, allowed), part)
+        for index in indices
+        for part in _parts(session, Place(other, index), student)
+    ]
+    if not wanted:
+        raise UserError(f"{other} holds no record of {student or 'any part'}. Only what was trained there has one.")
+    done = []
+    with RunProgress(len(wanted), quiet) as progress:
+        for place, source, part in wanted:
+            label = f"replicate {place.replicate} {part}"
+            progress.start(label)
+            training = parts.training_again(session, make_split(session.dataset, config.data, place.replicate), place, part)
+            found = Replayed(label, _rerun(training, source.part(part), first, last, progress), points)
+            files.write_json(place.part(part) / FILE, _plain(found, against))
+            progress.finish("the same" if found.code == SAME else "differs")
+            done.append(found)
+    return done
+
+
+def _parts(session: Session, place: Place, student: str) -> Iterator[str]:
+    """The parts of a replicate that have a record, those asked for."""
+    everything = ["teacher", *(f"{name}/{seed}" for name in session.config.students for seed in session.config.seeds)]
+    if student and student not in everything:
+        raise UserError(f"--student: expected one of {', '.join(everything[:8])}, got '{student}'.")
+    for part in [student] if student else everything:
+        if (place.part(part) / record.NAMES).exists():
+            yield part
+
+
+def _rerun(training: Training, folder: Path, first: int, last: int, progress: RunProgress) -> Outcome:
+    setup, state = training.setup(progress=progress.step), training.state()
+    finished = folder / "result.json"
+    final = None
+    if finished.exists():
+        result = files.read_json(finished)
+        if changed := result.get("changes"):
+            raise UserError(f"{folder}: its settings changed at step {changed[0]['step']}; no config makes it again.")
+        final = (result["steps"], compress.load_variables(folder / "variables.safetensors"))
+    stored = Stored(folder / "checkpoints", state, final)
+    return rerun(setup, state, record.read(folder), stored, first, last)
+
+
+def _plain(found: Replayed, against: Any) -> dict[str, Any]:
+    """As JSON."""
+    return {"code": found.code, "points": list(found.points), "against": str(against), "outcome": asdict(found.outcome)}  # type: ignore[arg-type]

@@ -1,0 +1,195 @@
+"""Does a run repeat? Made again and again, each time in a new workdir, in processes of their own.
+
+    python launch/repeat.py again    [--config=...] [--times=20]   R0: the same command again
+    python launch/repeat.py kill     [--times=20]                  R1: killed after every step, and at so many instants
+    python launch/repeat.py topology [--cells=54]                  R2: devices x processes x workers x cores
+
+Each prints how many runs gave the digests of the first: of every part's variables and of the chain of its training.
+`again` takes a config as it stands; the other two `configs/repeat.py`, with elastic reduction. `--cells` and `--times`
+pick an evenly spread sample. Flags that are not known here go to `jkd distill`. The exit code is 1 when any differs.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DEVICES, PROCESSES, WORKERS, CORES = (1, 2, 4, 8), (1, 2, 4), (0, 1, 4), (1, 2)
+STUDENT = "cnn/0"  # of configs/repeat.py: the one that is killed
+LIMIT = 900  # seconds a run may take
+
+# Ends the process with SIGKILL once the step has been computed, before anything of it is written.
+KILL_AFTER = """
+import os, signal
+from jkd.train import elastic
+bind = elastic.ElasticStep.bind
+def deadly(self, *given):
+    advance = bind(self, *given)
+    def step(state, chunk):
+        state, metrics = advance(state, chunk)
+        if int(state.step) == {step}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return state, metrics
+    return step
+elastic.ElasticStep.bind = deadly
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("again", "kill", "topology"))
+    parser.add_argument("--config", default="configs/repeat.py")
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--cells", type=int, default=54)
+    options, flags = parser.parse_known_args()
+    with tempfile.TemporaryDirectory(prefix="jkd-repeat-") as folder:
+        work = Path(folder)
+        runs = {"again": again, "kill": kill, "topology": topology}[options.what](work, options, flags)
+        expected, alike, tried = None, 0, 0
+        for label, found in runs:
+            if expected is None:
+                expected = found
+                print(f"{label}: {len(found)} digests, {abs(hash_of(found)):x}", flush=True)
+            tried, alike = tried + 1, alike + (found == expected)
+            if found != expected:
+                print(f"{label}: differs in {', '.join(sorted(k for k in expected if found.get(k) != expected[k]))}")
+            elif tried % 5 == 0:
+                print(f"{label}: {alike} of {tried} so far", flush=True)
+    print(f"{options.what}: {alike} of {tried} with the same digests")
+    return int(alike < tried)
+
+
+def again(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """R0."""
+    for time_ in range(options.times):
+        place = work / str(time_)
+        distill(place, options.config, flags)
+        yield f"run {time_ + 1}", digests(place)
+        shutil.rmtree(place)
+
+
+def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """R1: one student of a run whose teacher and graph are there; killed, then started again."""
+    flags = [*flags, f"--only={STUDENT}"]
+    base, cache = work / "base", {"JAX_COMPILATION_CACHE_DIR": str(work / "cache")}
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    distill(base, options.config, flags, environment=cache)
+    yield "unbroken", digests(base)
+    student = f"replicates/0/students/{STUDENT}"
+    steps = json.loads((base / student / "result.json").read_text())["steps"]
+    shutil.rmtree(base / student)
+    started = time.monotonic()
+    distill(shutil.copytree(base, work / "timed"), options.config, flags, environment=cache)
+    took = time.monotonic() - started
+    for index, moment in enumerate([*range(1, steps + 1), *(None for _ in range(options.times))]):
+        place = shutil.copytree(base, work / "cut")
+        if moment:
+            label, code, wait = f"killed after step {moment}", KILL_AFTER.format(step=moment), LIMIT
+        else:  # spread over the run, never at the same instant twice
+            wait = took * (0.3 + 0.7 * (index * 0.6180339887 % 1))
+            label, code = f"killed after {wait:.2f} s of {took:.2f}", ""
+        process = start(place, options.config, flags, code=code, environment=cache)
+        try:
+            process.wait(wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        finished = (place / student / "result.json").exists()
+        distill(place, options.config, flags, environment=cache)
+        yield f"{label}{' (it had finished)' if finished else ''}", digests(place)
+        shutil.rmtree(place)
+
+
+def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """R2: devices in all, dealt out to processes."""
+    cells = [cell for cell in itertools.product(DEVICES, PROCESSES, WORKERS, CORES) if cell[0] >= cell[1]]
+    for cell in cells[:: max(1, len(cells) // options.cells)][: options.cells]:
+        devices, processes, workers, cores = cell
+        place = work / "-".join(map(str, cell))
+        common = [*flags, f"--config.data.workers={workers}"]
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        group = [f"--coordinator=localhost:{port}", f"--processes={processes}"] if processes > 1 else []
+        host = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // processes}"}
+        started = [
+            start(place, options.config, [*common, *group, *([f"--process={index}"] if group else [])], cores, host)
+            for index in range(processes)
+        ]
+        for process in started:
+            check(process)
+        yield f"{devices} devices, {processes} processes, {workers} workers, {cores} cores", digests(place)
+        shutil.rmtree(place)
+
+
+def distill(place: Path, config: str, flags: list[str], **options: object) -> None:
+    """Runs the command to its end."""
+    check(start(place, config, flags, **options))  # type: ignore[arg-type]
+
+
+def start(
+    place: Path,
+    config: str,
+    flags: list[str],
+    cores: int = 0,
+    environment: dict[str, str] | None = None,
+    code: str = "",
+) -> "subprocess.Popen[str]":
+    """Starts `jkd distill`, on so many cores (0 = all); `code` runs in the process before."""
+    whole = f"import sys\n{code}\nfrom jkd.cli import main\nsys.exit(main())"
+    command = [sys.executable, "-c", whole, "distill", f"--config={config}", f"--workdir={place}", "--quiet", *flags]
+    kept = os.sched_getaffinity(0)
+    use = lambda: os.sched_setaffinity(0, sorted(kept)[:cores] if cores else kept)  # noqa: E731
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": path} | (environment or {}),
+        preexec_fn=use,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def check(process: "subprocess.Popen[str]") -> None:
+    """Waits for a process and stops the script where it failed."""
+    _, errors = process.communicate(timeout=LIMIT)
+    if process.returncode:
+        sys.exit(f"{' '.join(process.args[3:])} ended with {process.returncode}:\n{errors[-2000:]}")  # type: ignore[index]
+
+
+def digests(place: Path) -> dict[str, str]:
+    """Of each part of a run: its variables or graph, its outputs on the test set, and the chain of its training."""
+    found = {}
+    for path in sorted(place.rglob("result.json")):
+        name = str(path.parent.relative_to(place))
+        result = json.loads(path.read_text())
+        found[name] = f"{result.get('params')} {json.dumps(result.get('metrics'), sort_keys=True)}"
+        lines = path.parent / "digests.jsonl"
+        if lines.exists():
+            found[f"{name} chain"] = json.loads(lines.read_text().splitlines()[-1])["chain"]
+    for path in sorted(place.rglob("graph.json")):
+        found[str(path.parent.relative_to(place))] = json.loads(path.read_text())["sha256"]
+    return found
+
+
+def hash_of(found: dict[str, str]) -> int:
+    """A short name for a set of digests, to print."""
+    import hashlib
+
+    return int(hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12], 16)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
