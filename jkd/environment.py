@@ -27,7 +27,7 @@ PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu", "nvidia-cudnn-cu1
 MOST_PATCH = 2**20  # bytes of a patch that are kept
 DIFF = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
 # Instruction sets that XLA's code generator picks code by; the rest of the kernel's list says nothing of arithmetic.
-ISA = re.compile(r"(sse|ssse|avx|fma|bmi|f16c|amx|asimd|neon|sve|sme|fphp|bf16|i8mm|dotprod|popcnt|lzcnt|abm)")
+ISA = re.compile(r"(sse|ssse|avx|fma|bmi|f16c|amx|asimd|neon|sve|sme(?!p)|fphp|bf16|i8mm|dotprod|popcnt|lzcnt|abm)")
 PLAIN = "plain"  # the reduction whose bits depend on how many devices there are
 
 Environment = dict[str, Any]
@@ -44,8 +44,9 @@ def describe_environment(mesh: Mesh | None = None) -> Environment:
       xla_flags: in force, sorted, without the number of pretended devices.
       threads: `pool`, the size of XLA's pool on CPU, and `pinned`, what the variable NPROC says, or None.
       cpu: `model`, `machine`, `isa` (instruction sets that arithmetic is compiled for) and its digest.
-      devices: `platform`, `kind`, `runtime` (the driver's version), `count` (used by the run), `processes`, and `mesh`
-        (axis -> size; `{}` without a mesh).
+      devices: `platform`, `kind`, `runtime` (the driver's version), `seen` (by jax), `count` (in the mesh),
+        `processes`, and `mesh` (axis -> size; `{}` without one). With the elastic reduction the mesh has one device,
+        and others work for it.
       precision: jax's defaults: `matmul`, `x64`, `random` (generator), `partitionable`.
       source: `commit` and `patch` (see `source`), or None.
     """
@@ -60,6 +61,7 @@ def describe_environment(mesh: Mesh | None = None) -> Environment:
             "platform": device.platform,
             "kind": device.device_kind,
             "runtime": "" if device.platform == "cpu" else str(device.client.platform_version),
+            "seen": jax.device_count(),
             "count": int(mesh.devices.size) if mesh else jax.device_count(),
             "processes": jax.process_count(),
             "mesh": {str(axis): int(size) for axis, size in mesh.shape.items()} if mesh else {},
@@ -213,7 +215,7 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
 
 
 def _matters(key: str, reduction: str) -> bool:
-    if key.startswith("source") or key in ("threads.pinned", "cpu.model", "cpu.isa_sha256"):
+    if key.startswith("source") or key in ("threads.pinned", "cpu.model", "cpu.isa_sha256", "devices.seen"):
         return False
     layout = key in ("devices.count", "devices.processes") or key.startswith("devices.mesh")
     return reduction == PLAIN or not layout

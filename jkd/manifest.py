@@ -24,7 +24,10 @@ PATCH = "source.patch"  # what was not committed of the source when the run bega
 # Changing these adds parts to a run or draws its report anew; parts that are there stay what they are, and so do the
 # settings of a student that has begun.
 # The data's own digest stands beside its path, so the data may move; how many devices there are, in the environment.
-MAY_CHANGE = ("students.", "seeds", "replicates", "report.", "student.", "name", "devices", "data.workers", "data.path")
+MAY_CHANGE = (
+    *("students.", "seeds", "replicates", "report.", "student.", "name", "devices"),
+    *("data.workers", "data.timeout", "data.path", "data.broken_limit"),
+)
 
 
 def check_place(workdir: Path) -> None:

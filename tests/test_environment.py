@@ -35,6 +35,7 @@ def test_it_says_where_this_is(here: dict[str, Any]):
         "platform": "cpu",
         "kind": "",
         "runtime": "",
+        "seen": jax.device_count(),
         "count": 2,
         "processes": 1,
         "mesh": dict(sharding.make_mesh(2).shape),
@@ -42,7 +43,7 @@ def test_it_says_where_this_is(here: dict[str, Any]):
     assert here["precision"]["matmul"] == "default" and here["precision"]["partitionable"] is True
     assert here["threads"]["pool"] >= jax.local_device_count()
     if Path("/proc/cpuinfo").exists() and here["cpu"]["machine"] == "x86_64":
-        assert "sse2" in here["cpu"]["isa"] and "fpu" not in here["cpu"]["isa"]
+        assert "sse2" in here["cpu"]["isa"] and not {"fpu", "smep"} & set(here["cpu"]["isa"])
 
 
 def test_the_same_place_is_comparable(here: dict[str, Any]):
@@ -82,7 +83,9 @@ def test_how_many_there_are_matters_in_the_plain_reduction_only(here: dict[str, 
     assert compare_environment(here, moved, "plain") and not compare_environment(here, moved, "elastic")
 
 
-@pytest.mark.parametrize(("path", "value"), [("cpu/model", "another"), ("threads/pinned", 4), ("devices/mesh", {})])
+@pytest.mark.parametrize(
+    ("path", "value"), [("cpu/model", "another"), ("devices/seen", 64), ("threads/pinned", 4), ("devices/mesh", {})]
+)
 def test_what_is_only_recorded_does_not_matter(here: dict[str, Any], path: str, value: Any):
     assert not compare_environment(here, _with(here, path, value))
 
