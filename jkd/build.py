@@ -21,10 +21,11 @@ from jkd.pretrained import vgg
 from jkd.tasks import TASKS, Task
 from jkd.train.dispatch import MeshStep, PmapStep, Step
 from jkd.train.elastic import elastic_step
+from jkd.train.given import Run
 from jkd.train.optimizer import make_optimizer
 from jkd.train.predict import Predictor
 from jkd.train.state import PyTree
-from jkd.train.step import Program, Run
+from jkd.train.step import Program
 
 Apply = Callable[..., tuple[Any, dict[str, Any]]]
 

@@ -16,7 +16,7 @@ from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.graph.nearest import Edges
 from jkd.graph.sample import believed_class, sampling
 from jkd.objective import Objective
-from jkd.train.step import Knowledge
+from jkd.train.given import Knowledge
 
 
 @dataclass(frozen=True)

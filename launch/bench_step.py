@@ -29,7 +29,8 @@ from jkd.build import Compiled, Session
 from jkd.data import DataSet
 from jkd.data.sources import ArraySource
 from jkd.tasks import TASKS
-from jkd.train.step import Knowledge, Program
+from jkd.train.given import Knowledge
+from jkd.train.step import Program
 
 CONFIGS = ["configs/cifar10.py:small", "configs/digits.py"]
 CLASSES, NODES = 10, 1024

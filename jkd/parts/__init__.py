@@ -1,7 +1,8 @@
 """The parts of a run: a teacher, a graph, one student x seed. Each is a folder with a `result.json`.
 
 A part is finished when its `result.json` names the digest of the inputs it would be made from now, or of inputs that
-differ only in what the user allowed to change (`jkd.changes`); existence alone says nothing. Parts take a lock while they are made, so many processes can share one workdir.
+differ only in what the user allowed to change (`jkd.changes`); existence alone says nothing. Parts take a lock while
+they are made, so many processes can share one workdir.
 """
 
 from jkd.parts.again import training_again

@@ -27,9 +27,9 @@ from jkd.parts.part import (
 )
 from jkd.progress import RunProgress
 from jkd.share import Share, share_of
+from jkd.train.given import Knowledge
 from jkd.train.loop import Fit, fit
 from jkd.train.state import PyTree
-from jkd.train.step import Knowledge
 
 
 def make_student(

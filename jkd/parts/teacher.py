@@ -27,9 +27,10 @@ from jkd.parts.part import (
     validation_of,
 )
 from jkd.progress import RunProgress
+from jkd.train.given import Knowledge
 from jkd.train.loop import Fit, fit
 from jkd.train.state import PyTree
-from jkd.train.step import Knowledge, Program
+from jkd.train.step import Program
 
 
 def make_teacher(session: Session, split: Split, place: Place, progress: RunProgress) -> Teacher:

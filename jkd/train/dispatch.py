@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 
 from jkd import sharding
 from jkd.objective import Side
+from jkd.train.given import Knowledge, Prepared, Run
 from jkd.train.state import PyTree, TrainState
-from jkd.train.step import Batch, Knowledge, Prepared, Program, Run
+from jkd.train.step import Batch, Program
 
 ROWS = ("image", "label", "id", "node")  # of a chunk: split over devices
 

@@ -6,19 +6,19 @@ the data is the step, and resuming needs nothing else.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from jkd import digest, processes
 from jkd.errors import UserError
+from jkd.places import Path
 from jkd.train import checkpoint, interrupt
 from jkd.train.dispatch import Step
+from jkd.train.given import Knowledge, Run
 from jkd.train.metrics import MetricsLog
 from jkd.train.record import Record
 from jkd.train.state import PyTree, TrainState
-from jkd.train.step import Knowledge, Run
 
 Evaluate = Callable[[PyTree], dict[str, float]]
 

@@ -15,7 +15,7 @@ devices. How a program is sent to the devices is told in `jkd.train.dispatch` (o
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,47 +30,13 @@ from jkd.data import augment, normalize
 from jkd.objective import Objective, Side
 from jkd.tasks import Task
 from jkd.train.checksum import checksums, leaves_of
+from jkd.train.given import Knowledge, Prepared, Run, neighbourhood
 from jkd.train.shards import cut, join, tree_sum
 from jkd.train.state import PyTree, TrainState
 
 Batch = Mapping[str, Any]  # arrays by name: of NumPy before a program takes them, traced within
 Apply = Callable[..., tuple[Array, dict[str, Array]]]
 Outputs = tuple[Array, Array, dict[str, Array]]  # logits, feature, taps: what a gradient is taken with respect to
-
-
-class Run(NamedTuple):
-    """Which run this is; traced, so that one compiled program serves every seed and replicate."""
-
-    seed: Array
-    replicate: Array
-
-
-class Knowledge(NamedTuple):
-    """The graph as training reads it, one row a node. Fields that no term asks for are `None`.
-
-    Attributes:
-      joined: joined beliefs, float32 `[N, C]`.
-      features: teacher embeddings, float32 `[N, D]`.
-      neighbours: int32 `[V, N, K]`, -1 where there is none.
-      weights: similarity, float32 `[V, N, K]`.
-      mix: share of the joined beliefs in the target, float32 `[]`.
-      smoothing: share of the uniform distribution in a smoothed target, float32 `[]`.
-    """
-
-    joined: Array | None = None
-    features: Array | None = None
-    neighbours: Array | None = None
-    weights: Array | None = None
-    mix: Array | None = None
-    smoothing: Array | None = None
-
-
-class Prepared(NamedTuple):
-    """A batch as both networks see it: inputs, per-sample dropout keys, and what the objective is given."""
-
-    batch: dict[str, Array]
-    dropout: Key[Array, " b"]
-    given: dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -379,18 +345,6 @@ class Program:
 def stages_after(grads: PyTree, own: PyTree) -> dict[str, PyTree]:
     """The gradients of the global batch, of the student's and the objective's parameters."""
     return {"gradients": {"student": grads, "objective": own}}
-
-
-def neighbourhood(knowledge: Knowledge, node: Array) -> dict[str, Array]:
-    """What the feature join reads for the nodes `[B]`: neighbours' features, edge weights, and which edges exist."""
-    assert knowledge.neighbours is not None and knowledge.features is not None and knowledge.weights is not None
-    ids = jnp.moveaxis(knowledge.neighbours[:, node], 0, 1)  # [B, V, K]
-    return {
-        "neighbours": ids,
-        "neighbour_features": knowledge.features[jnp.maximum(ids, 0)],
-        "neighbour_weights": jnp.moveaxis(knowledge.weights[:, node], 0, 1),
-        "neighbour_mask": ids >= 0,
-    }
 
 
 @jax.tree_util.register_pytree_node_class

@@ -15,8 +15,9 @@ from jkd.build import run_of
 from jkd.methods import METHODS
 from jkd.models import build_model
 from jkd.tasks import CLASSIFICATION
+from jkd.train.given import Knowledge
 from jkd.train.optimizer import make_optimizer
-from jkd.train.step import Knowledge, Program
+from jkd.train.step import Program
 
 CLASSES, SHAPE, NODES, K, VIEWS = 3, (4, 4, 1), 64, 5, 2
 
