@@ -68,5 +68,5 @@ def refuse_unsound(
             masked, apart = some([classes[column] for column in never.tolist()]), float(np.ptp(logits, axis=1).max())
             raise UserError(
                 f"teacher: it gives a probability of exactly 0 to {masked} for all {len(logits)} samples, from "
-                f"{named(0)} on: its logits lie up to {apart:.4g} apart. Divide them by a temperature, and mask no class."
+                f"{named(0)} on: its logits lie up to {apart:.4g} apart. Divide them by a temperature; mask nothing."
             )
