@@ -88,6 +88,7 @@ WRONG: dict[str, tuple[Any, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("mistake", WRONG)
+@pytest.mark.fault(19)
 def test_a_mistake_is_one_message_and_nothing_is_written(jkd: Any, tiny: Any, tmp_path: Path, mistake: str):
     arguments, words = WRONG[mistake]
     arguments = arguments(tmp_path) if callable(arguments) else arguments
@@ -119,6 +120,7 @@ def test_a_mistake_is_one_message_and_nothing_is_written(jkd: Any, tiny: Any, tm
         (["graph", "export", "--workdir={dir}"], ("--to",)),
     ],
 )
+@pytest.mark.fault(19)
 def test_a_wrong_command_is_one_message(
     jkd: Any, tiny: Any, tmp_path: Path, arguments: list[str], words: tuple[str, ...]
 ):
@@ -143,6 +145,7 @@ def test_a_foreign_workdir_is_left_as_it_was(jkd: Any, tiny: Any, done: Any, tmp
     assert code == 2 and "graph.k: 8 -> 5" in errors and _files(done.workdir) == before
 
 
+@pytest.mark.fault(10)
 def test_a_loss_that_is_not_finite_names_the_step(jkd: Any, tiny: Any, tmp_path: Path):
     common = ("distill", f"--config={tiny.file}", f"--workdir={tmp_path}", "--only=graph", "--replicate=0", "--quiet")
     optimizer = "--config.teacher.train.optimizer."

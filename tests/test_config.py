@@ -81,6 +81,7 @@ def test_override_is_typed_as_the_default(path: str, text: str, value: object):
         ("student.dropout", "inf", "finite"),
     ],
 )
+@pytest.mark.fault(19)
 def test_override_refuses_naming_key_and_expectation(path: str, text: str, message: str):
     with pytest.raises(UserError) as caught:
         config = _config()
@@ -116,6 +117,7 @@ def test_override_refuses_naming_key_and_expectation(path: str, text: str, messa
         ({"teacher.fn": "a:b"}, "folds"),
     ],
 )
+@pytest.mark.fault(19)
 def test_impossible_combinations_are_refused(put: Callable, changes: dict, message: str):
     config = _config()
     for path, value in changes.items():
@@ -125,11 +127,13 @@ def test_impossible_combinations_are_refused(put: Callable, changes: dict, messa
     assert message in str(caught.value)
 
 
+@pytest.mark.fault(19)
 def test_no_students_is_refused():
     with pytest.raises(UserError, match="students: there is none"):
         configs.resolve(configs.default())
 
 
+@pytest.mark.fault(19)
 def test_a_term_without_edges_is_refused():
     with pytest.raises(UserError, match="joined beliefs or facility_location need edges"):
         configs.resolve(_config(a={"objective": {"joined_beliefs": 1.0}}))
@@ -142,6 +146,7 @@ def test_a_term_without_edges_is_refused():
         ("configs/digits.py:ful", "Did you mean 'full'?"),
     ],
 )
+@pytest.mark.fault(19)
 def test_missing_file_and_variant_name_the_nearest(
     root: Path, monkeypatch: pytest.MonkeyPatch, spec: str, message: str
 ):
@@ -170,6 +175,7 @@ def test_every_shipped_config_and_variant_resolves(root: Path):
             assert "jkd distill --config=" in path.read_text().split('"""')[1], f"{path} does not show its command"
 
 
+@pytest.mark.fault(19)
 def test_a_mistyped_key_is_refused_before_jax_is_loaded(root: Path):
     code = (
         "import sys; from jkd.cli import main; code = main(['distill', '--config=configs/digits.py', "
@@ -192,11 +198,13 @@ def test_a_resolved_config_resolves_to_itself():
 
 
 @pytest.mark.parametrize("name", ["teacher", "graph"])
+@pytest.mark.fault(19)
 def test_names_of_other_parts_are_refused(name: str):
     with pytest.raises(UserError, match=f"students: '{name}' is the name of another part"):
         configs.resolve(_config(**{name: {"objective": {"kd": 1.0}}}))
 
 
+@pytest.mark.fault(19)
 def test_every_automatic_smoothing_needs_a_diagnosis():
     config = _config(a={"objective": {"cross_entropy": {"smoothing": "auto"}}})
     config.graph.diagnosis = "none"

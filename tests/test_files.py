@@ -18,6 +18,7 @@ def test_json_is_written_whole_and_leaves_no_draft(tmp_path: Path):
     assert os.listdir(tmp_path / "a") == ["b.json"]
 
 
+@pytest.mark.fault(5)
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path):
     path = tmp_path / "x.json"
     files.write_json(path, {"old": 1})
@@ -47,6 +48,7 @@ def test_arrays_round_trip_and_text_is_refused(tmp_path: Path):
         files.read_arrays(tmp_path / "t.safetensors")
 
 
+@pytest.mark.fault(28)
 def test_a_lock_held_elsewhere_is_named_and_freed_by_a_kill(tmp_path: Path):
     code = f"""
 import time
@@ -86,11 +88,13 @@ def test_a_wait_tells_the_holder_and_ends_when_told_to(tmp_path: Path, monkeypat
     assert set(told) == {f"process {os.getpid()} on {files.HOST}"}
 
 
+@pytest.mark.fault(6)
 def test_where_no_lock_can_be_made_the_message_says_so():
     with pytest.raises(UserError, match=r"cannot lock /proc/self/\.lock"), files.lock(Path("/proc/self"), "it"):
         pass
 
 
+@pytest.mark.fault(1)
 def test_drafts_of_killed_processes_go_and_nothing_else(tmp_path: Path):
     for name in (".result.json.host.1.tmp", ".lock", "result.json", "x.tmp"):
         (tmp_path / name).write_text("")

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from jkd import run
 
 LIMIT = 180  # seconds a process may take on a machine with other work
@@ -44,6 +46,7 @@ def _signal_at(tiny: Any, workdir: Path, moment: str, number: int) -> tuple[int,
     return process.returncode, errors
 
 
+@pytest.mark.fault(1, 2)
 def test_killed_and_stopped_on_its_way_it_ends_in_the_same_bits(tiny: Any, done: Any, tmp_path: Path):
     student = tmp_path / "replicates/0/students/knowledge_graph/0"
     # The data of the teacher's checkpoint is there, its digests are not.
@@ -60,6 +63,7 @@ def test_killed_and_stopped_on_its_way_it_ends_in_the_same_bits(tiny: Any, done:
     assert not [path for path in tmp_path.rglob("*") if "tmp" in path.name]
 
 
+@pytest.mark.fault(28)
 def test_several_processes_on_one_workdir_make_the_run_of_one(tiny: Any, done: Any, tmp_path: Path):
     workdir = tmp_path / "run"
     common = ("distill", f"--config={tiny.file}", f"--workdir={workdir}")
@@ -99,6 +103,7 @@ def test_ctrl_c_before_the_run_is_one_line(tiny: Any, tmp_path: Path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fault(3, 7)
 def test_truncated_checkpoints_are_refused_by_name(tiny: Any, copied: Path):
     folder = copied / "replicates" / "0" / "students" / "kd" / "0"
     (folder / "result.json").unlink()

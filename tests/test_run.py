@@ -105,6 +105,7 @@ def test_what_is_added_is_all_that_is_made(tiny: Any, copied: Path):
 
 
 @pytest.mark.usefixtures("no_report")
+@pytest.mark.fault(28)
 def test_a_locked_student_is_left_for_last(tiny: Any, copied: Path, monkeypatch: pytest.MonkeyPatch):
     place = parts.Place(copied, 0)
     for seed in (0, 1):
@@ -137,6 +138,7 @@ def test_a_locked_student_is_left_for_last(tiny: Any, copied: Path, monkeypatch:
 
 
 @pytest.mark.usefixtures("no_report")
+@pytest.mark.fault(28)
 def test_a_student_asked_for_alone_is_refused_while_another_makes_it(tiny: Any, copied: Path):
     folder = parts.Place(copied, 0).student("kd", 1)
     shutil.rmtree(folder)
@@ -145,6 +147,7 @@ def test_a_student_asked_for_alone_is_refused_while_another_makes_it(tiny: Any, 
 
 
 @pytest.mark.usefixtures("no_report")
+@pytest.mark.fault(28)
 def test_a_locked_teacher_is_waited_for(tiny: Any, copied: Path, monkeypatch: pytest.MonkeyPatch):
     folder, told = parts.Place(copied, 0).teacher, []
     result = (folder / "result.json").read_bytes()
@@ -177,6 +180,7 @@ def test_a_locked_teacher_is_waited_for(tiny: Any, copied: Path, monkeypatch: py
         ({"students__kd": {"objective": {"kd": 0.5}}}, "students.kd.objective.kd.weight: 0.9 -> 0.5"),
     ],
 )
+@pytest.mark.fault(20)
 def test_another_run_is_refused_with_the_difference(tiny: Any, done: Any, changes: dict[str, Any], message: str):
     before = (done.workdir / "manifest.json").read_bytes()
     with pytest.raises(UserError) as caught:
@@ -185,6 +189,7 @@ def test_another_run_is_refused_with_the_difference(tiny: Any, done: Any, change
     assert (done.workdir / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.fault(20)
 def test_parts_of_other_inputs_are_refused_by_name(tiny: Any, copied: Path):
     place = parts.Place(copied, 0)
     path = place.student("kd", 0) / "result.json"
@@ -196,6 +201,7 @@ def test_parts_of_other_inputs_are_refused_by_name(tiny: Any, copied: Path):
 
 
 @pytest.mark.parametrize("part", ["teacher", "students/kd/0"])
+@pytest.mark.fault(4)
 def test_damaged_variables_of_a_finished_part_are_refused_by_name(tiny: Any, copied: Path, part: str):
     path = copied / "replicates" / "0" / part / "variables.safetensors"
     data = bytearray(path.read_bytes())
@@ -205,6 +211,7 @@ def test_damaged_variables_of_a_finished_part_are_refused_by_name(tiny: Any, cop
         run.distill(tiny.config(), copied, only="kd/0", quiet=True)
 
 
+@pytest.mark.fault(4)
 def test_a_damaged_graph_is_refused_not_left_out(copied: Path):
     path = copied / "replicates" / "0" / "graph" / "arrays.safetensors"
     data = bytearray(path.read_bytes())

@@ -35,7 +35,8 @@ def load(path: str | Path, classes: Sequence[str]) -> Taxonomy:
     subset.
 
     Raises:
-      UserError: where the file is not of that form, or an edge names what is neither class nor concept.
+      UserError: where the file is not of that form, an edge names what is neither class nor concept, or edges run in
+        a circle.
     """
     content = files.read_json(places.path_of(path))
     known, concepts, is_a = (_part(content, path, key, kind) for key, kind in _PARTS)
@@ -58,9 +59,22 @@ def load(path: str | Path, classes: Sequence[str]) -> Taxonomy:
                 hint = did_you_mean(child, [*known, *concepts])
                 raise UserError(f"{path}: is_a: '{child}' is neither a class nor a concept of it.{hint}")
     table = np.asarray(sorted(rows), np.int32).reshape(-1, 2)
+    if (node := on_a_cycle(table)) is not None:
+        raise UserError(f"{path}: is_a: there is a cycle through '{[*classes, *concepts][node]}'. Cut it somewhere.")
     placed = set(table[:, 0].tolist())
     missing = tuple(name for index, name in enumerate(classes) if index not in placed)
     return Taxonomy(tuple(str(name) for name in concepts), table, missing)
+
+
+def on_a_cycle(is_a: Int32[np.ndarray, "E 2"]) -> int | None:
+    """A node on a cycle of (child, parent) rows, or None."""
+    left = is_a
+    while len(left):  # take away the edges of nodes that nothing points to; a cycle stays behind
+        kept = left[np.isin(left[:, 0], left[:, 1])]
+        if len(kept) == len(left):
+            return int(left[0, 0])
+        left = kept
+    return None
 
 
 _PARTS: tuple[tuple[str, Any], ...] = (("classes", list), ("concepts", list), ("is_a", dict))

@@ -7,6 +7,7 @@ import numpy as np
 from jkd.errors import UserError
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.graph.nearest import Edges
+from jkd.graph.taxonomy import on_a_cycle
 
 SHOWN = 20  # findings a message lists
 
@@ -127,14 +128,8 @@ def _taxonomy(graph: KnowledgeGraph) -> Iterator[str]:
         return
     if len(np.unique(graph.is_a, axis=0)) < len(graph.is_a):
         yield "is_a: an edge comes up twice"
-    left = graph.is_a
-    while len(left):  # take away the edges of nodes that nothing points to; a cycle stays behind
-        kept = left[np.isin(left[:, 0], left[:, 1])]
-        if len(kept) == len(left):
-            names = [*graph.classes, *graph.concepts]
-            yield f"is_a: there is a cycle through '{names[left[0, 0]]}'"
-            return
-        left = kept
+    if (node := on_a_cycle(graph.is_a)) is not None:
+        yield f"is_a: there is a cycle through '{[*graph.classes, *graph.concepts][node]}'"
 
 
 def _names(graph: KnowledgeGraph) -> Iterator[str]:

@@ -16,6 +16,7 @@ from jkd.graph.build import build_graph
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.graph.material import Folds, HoldOut, assign_folds
 from jkd.parts.part import FORMAT, Place, finished, hold
+from jkd.parts.sound import refuse_unsound, softmax
 from jkd.parts.teacher import train_teacher
 from jkd.progress import RunProgress
 
@@ -50,7 +51,7 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
         if (graph := found()) is not None:  # made by another process meanwhile
             return graph
         started = time.monotonic()
-        logits, features = session.predictor(teacher.apply)(teacher.variables, session.dataset.train, split.pool)
+        logits, features = _outputs(session, teacher, split.pool)
         graph = build_graph(
             sample=split.pool,
             features=features,
@@ -77,10 +78,13 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
     return graph
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Rows as probabilities, float32, computed in float64."""
-    raised = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    return (raised / raised.sum(-1, keepdims=True)).astype(np.float32)
+def _outputs(session: Session, teacher: Teacher, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and embeddings of training samples, worth learning from."""
+    source = session.dataset.train
+    logits, features = session.predictor(teacher.apply)(teacher.variables, source, index)
+    loaded = session.loaded_teacher is not None
+    refuse_unsound(logits, features, lambda row: source.id(int(index[row])), source.classes, loaded)
+    return logits, features
 
 
 def _files(settings: ConfigDict) -> list[str]:
@@ -114,7 +118,7 @@ def _held(
     if settings.diagnosis == "none":
         return None
     if settings.diagnosis == "holdout":
-        logits, feature = session.predictor(teacher.apply)(teacher.variables, source, split.val)
+        logits, feature = _outputs(session, teacher, split.val)
         outside: dict[str, Any] = (
             {"input": views.input_view(source.images(split.val))} if "input" in settings.views else {}
         )

@@ -26,6 +26,7 @@ from jkd.parts.part import (
     test_outputs,
     validation_of,
 )
+from jkd.parts.sound import refuse_unsound
 from jkd.progress import RunProgress
 from jkd.train.given import Knowledge
 from jkd.train.loop import Fit, fit
@@ -61,6 +62,7 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
             teacher = Teacher(session.apply_of(network), variables, digest.of_tree(variables))
             compress.save_variables(folder / "variables.safetensors", variables)
         outputs = test_outputs(session, teacher.apply, teacher.variables)
+        refuse_unsound(outputs, None, session.dataset.test.id, session.dataset.classes, loaded=given is not None)
         files.write_arrays(folder / "predictions.safetensors", {"logits": outputs})
         result = {
             "inputs": inputs,

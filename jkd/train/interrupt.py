@@ -35,6 +35,7 @@ def listen() -> Iterator[None]:
     try:
         yield
     finally:
+        _received.clear()  # a later run of the same process was not asked to stop
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -43,6 +43,7 @@ def test_notes_and_hidden_files_are_passed_over(settings, image_files, write_fol
     assert len(data.train) == 6
 
 
+@pytest.mark.fault(12)
 def test_broken_images_are_refused_with_names_and_count(settings, image_files, write_folder, tmp_path):
     files = image_files(each=8)
     for number in range(7):
@@ -51,6 +52,7 @@ def test_broken_images_are_refused_with_names_and_count(settings, image_files, w
         open_dataset(settings(path=write_folder(tmp_path, files)))
 
 
+@pytest.mark.fault(12)
 def test_skipped_images_are_listed_with_the_reason(settings, image_files, write_folder, tmp_path):
     files = image_files()
     files["train/cat/01.png"] = files["train/cat/01.png"][:60]
@@ -61,12 +63,14 @@ def test_skipped_images_are_listed_with_the_reason(settings, image_files, write_
     np.testing.assert_array_equal(train.labels, [0, 0, 1, 1, 1])
 
 
+@pytest.mark.fault(13)
 def test_a_bomb_is_refused_from_its_header(settings, encoded, image_files, write_folder, tmp_path):
     files = image_files() | {"train/cat/zz.png": encoded(np.zeros((500, 500), np.uint8))}
     with pytest.raises(UserError, match=r"train/cat/zz.png claims 500x500 pixels, over data.max_pixels=10000"):
         open_dataset(settings(path=write_folder(tmp_path, files), max_pixels=10_000))
 
 
+@pytest.mark.fault(13)
 def test_a_file_larger_than_any_honest_image_is_not_read(settings, image_files, write_folder, tmp_path):
     files = image_files() | {"train/cat/zz.png": bytes(2**20 + 900)}
     with pytest.raises(UserError, match=r"zz.png has 1049476 bytes"):
@@ -131,6 +135,7 @@ def test_a_large_set_is_decoded_on_demand_to_the_same_pixels(
     assert lazy.fingerprint == open_dataset(settings(path=root, broken="skip", broken_limit=0.5)).fingerprint
 
 
+@pytest.mark.fault(12)
 def test_a_body_found_broken_on_demand_ends_with_its_name(
     settings, encoded, image_files, write_folder, tmp_path, monkeypatch
 ):

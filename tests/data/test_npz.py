@@ -82,6 +82,7 @@ def _npy(shape: tuple[int, ...], body: bytes) -> bytes:
     return file.getvalue() + body
 
 
+@pytest.mark.fault(22)
 def test_a_header_that_claims_more_than_there_is_is_refused_before_loading(settings, tmp_path):
     path = tmp_path / "set.npz"
     np.savez(path, **{name: array for name, array in _arrays().items() if name != "train_images"})
@@ -91,6 +92,7 @@ def test_a_header_that_claims_more_than_there_is_is_refused_before_loading(setti
         open_dataset(settings("npz", path))
 
 
+@pytest.mark.fault(24)
 def test_more_than_fits_is_refused_before_loading(settings, tmp_path, monkeypatch):
     monkeypatch.setattr("jkd.data.npz.LOAD_BYTES", 500)
     with pytest.raises(UserError, match="claim 816 bytes"):
@@ -98,12 +100,14 @@ def test_more_than_fits_is_refused_before_loading(settings, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("content", [b"hello", b"", b"PK\x03\x04 and nothing"])
+@pytest.mark.fault(22)
 def test_what_is_no_npz_is_refused(settings, tmp_path, content):
     (tmp_path / "set.npz").write_bytes(content)
     with pytest.raises(UserError, match="not a readable npz"):
         open_dataset(settings("npz", tmp_path / "set.npz"))
 
 
+@pytest.mark.fault(22)
 def test_a_truncated_npz_is_refused(settings, tmp_path):
     np.savez(tmp_path / "set.npz", **_arrays())
     data = (tmp_path / "set.npz").read_bytes()

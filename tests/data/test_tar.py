@@ -58,6 +58,7 @@ def test_a_large_tar_is_decoded_on_demand(settings, image_files, write_tar, tmp_
     ],
     ids=lambda member: member.name.rsplit("/", 1)[-1],
 )
+@pytest.mark.fault(23)
 def test_unsafe_members_are_refused_by_name_and_nothing_is_extracted(
     settings, image_files, write_tar, tmp_path, member
 ):
@@ -94,6 +95,7 @@ def test_a_gzip_of_no_tar_is_refused(settings, tmp_path):
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.9999])
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@pytest.mark.fault(22)
 def test_a_truncated_tar_is_refused(settings, image_files, write_tar, tmp_path, share, suffix):
     path = write_tar(tmp_path / f"set{suffix}", image_files())
     data = path.read_bytes()
@@ -104,6 +106,7 @@ def test_a_truncated_tar_is_refused(settings, image_files, write_tar, tmp_path, 
         open_dataset(settings(path=path))
 
 
+@pytest.mark.fault(22)
 def test_a_tar_cut_between_two_members_is_refused(settings, image_files, write_tar, tmp_path):
     path = write_tar(tmp_path / "set.tar", image_files())
     with tarfile.open(path) as archive:
@@ -113,6 +116,7 @@ def test_a_tar_cut_between_two_members_is_refused(settings, image_files, write_t
         open_dataset(settings(path=path))
 
 
+@pytest.mark.fault(24)
 def test_a_member_that_claims_too_much_is_refused_before_it_is_read(settings, image_files, tmp_path):
     huge = tarfile.TarInfo("train/cat/huge.png")
     huge.size = 2**40
@@ -121,6 +125,7 @@ def test_a_member_that_claims_too_much_is_refused_before_it_is_read(settings, im
         open_dataset(settings(path=tmp_path / "set.tar.gz"))
 
 
+@pytest.mark.fault(24)
 def test_a_long_name_header_that_claims_too_much_is_refused(settings, tmp_path):
     header = tarfile.TarInfo("././@PaxHeader")
     header.type, header.size = tarfile.XHDTYPE, 2**36

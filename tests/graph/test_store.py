@@ -56,6 +56,7 @@ def test_loaded_arrays_cannot_be_written_to(stored: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.fault(4)
 def test_every_flipped_bit_is_refused(stored: Path, tmp_path: Path, name: str) -> None:
     copied(stored, tmp_path)
     whole = (stored / name).read_bytes()
@@ -67,6 +68,7 @@ def test_every_flipped_bit_is_refused(stored: Path, tmp_path: Path, name: str) -
             load(tmp_path)
 
 
+@pytest.mark.fault(4)
 def test_every_bit_of_the_arrays_header_counts(stored: Path, tmp_path: Path) -> None:
     copied(stored, tmp_path)
     whole = (stored / "arrays.safetensors").read_bytes()
@@ -94,6 +96,7 @@ def test_a_changed_array_is_named(graph: KnowledgeGraph, stored: Path, tmp_path:
         load(tmp_path)
 
 
+@pytest.mark.fault(25)
 def test_a_graph_signed_again_after_tampering_is_still_validated(stored: Path, tmp_path: Path) -> None:
     copied(stored, tmp_path)
     signed = json.loads((stored / "graph.json").read_text())
@@ -115,6 +118,7 @@ def test_a_graph_signed_again_after_tampering_is_still_validated(stored: Path, t
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+@pytest.mark.fault(3)
 def test_a_cut_file_is_refused(stored: Path, tmp_path: Path, name: str, share: float) -> None:
     copied(stored, tmp_path)
     whole = (stored / name).read_bytes()

@@ -46,6 +46,7 @@ def test_shipped_taxonomies_place_every_class(shared: Path, name: str) -> None:
     assert found.concepts == tuple(content["concepts"])
 
 
+@pytest.mark.fault(25)
 def test_refuses_what_is_not_of_the_form(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'is_a' is not"):
         taxonomy.load(written(tmp_path, classes=[], concepts=[]), ())

@@ -65,6 +65,7 @@ ATTACKS: dict[str, tuple[Callable[[KnowledgeGraph], KnowledgeGraph], str]] = {
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
+@pytest.mark.fault(25)
 def test_refuses(graph: KnowledgeGraph, name: str) -> None:
     attack, message = ATTACKS[name]
     with pytest.raises(UserError, match=message):
@@ -72,17 +73,20 @@ def test_refuses(graph: KnowledgeGraph, name: str) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"labels": np.zeros(60, np.int64)}, {"labels": np.zeros(59, np.int32)}])
+@pytest.mark.fault(25)
 def test_refuses_another_dtype_or_shape(graph: KnowledgeGraph, changes: dict[str, Any]) -> None:
     with pytest.raises((UserError, TypeError), match="labels"):  # where jaxtyping looks on, it is first
         check(replace(graph, **changes))
 
 
+@pytest.mark.fault(25)
 def test_refuses_a_cycle_of_concepts(graph: KnowledgeGraph) -> None:
     cycle = np.asarray([[0, 3], [3, 4], [4, 5], [5, 3]], np.int32)
     with pytest.raises(UserError, match="is_a: there is a cycle through 'animal'"):
         check(replace(graph, is_a=cycle))
 
 
+@pytest.mark.fault(25)
 def test_lists_every_finding_but_not_more_than_twenty(graph: KnowledgeGraph) -> None:
     bad = replace(graph, labels=changed(graph.labels, 0, 99), beliefs=changed(graph.beliefs, 0, 9))
     with pytest.raises(UserError) as caught:
@@ -95,6 +99,7 @@ def test_lists_every_finding_but_not_more_than_twenty(graph: KnowledgeGraph) -> 
     assert len(str(caught.value).splitlines()) == 22
 
 
+@pytest.mark.fault(25)
 def test_material_is_checked_too(graph: KnowledgeGraph) -> None:
     material = graph.material
     assert material is not None

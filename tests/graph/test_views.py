@@ -33,6 +33,7 @@ def test_embeddings_are_taken_by_id_whatever_their_order(tmp_path: Path) -> None
     np.testing.assert_array_equal(view[:, 0], [8, 6, 4, 2])
 
 
+@pytest.mark.fault(25)
 def test_missing_double_and_broken_embeddings_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "e.npz"
     np.savez(path, ids=np.asarray(["a", "b"]), features=np.zeros((2, 2)))
@@ -49,6 +50,7 @@ def test_missing_double_and_broken_embeddings_are_refused(tmp_path: Path) -> Non
         file_view(path, ("a",), 2)
 
 
+@pytest.mark.fault(21)
 def test_pickled_arrays_and_other_files_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", ids=np.asarray([{"a": 1}], object), features=np.zeros((1, 1)))
     (tmp_path / "text.npz").write_text("hello")
@@ -63,6 +65,7 @@ def test_pickled_arrays_and_other_files_are_refused(tmp_path: Path) -> None:
         file_view(tmp_path / "nowhere.npz", IDS, 2)
 
 
+@pytest.mark.fault(24)
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.npz"
     with (
@@ -99,6 +102,7 @@ def test_held_out_samples_have_edges_into_the_pool(tmp_path: Path) -> None:
     np.testing.assert_array_equal(view.ids, [[1, -1], [-1, -1]])
 
 
+@pytest.mark.fault(25)
 def test_everything_wrong_with_an_edge_list_is_listed(tmp_path: Path) -> None:
     path = edge_file(tmp_path, "a,a,1\nb,c,nan\na,ghost,1\nb,a,heavy\nc,a,1\nc,a,2\n")
     with pytest.raises(UserError) as caught:
@@ -113,6 +117,7 @@ def test_everything_wrong_with_an_edge_list_is_listed(tmp_path: Path) -> None:
         assert finding in str(caught.value)
 
 
+@pytest.mark.fault(25)
 def test_lines_without_end_or_of_other_columns_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a line is longer than"):
         file_view(edge_file(tmp_path, "a," + "x" * 10**6), IDS, 2)

@@ -83,6 +83,7 @@ def test_16_bit_weights_are_widened_to_float32(tensors, tmp_path, dtype):
     np.testing.assert_array_equal(loaded["params/classifier/bias"], bias)
 
 
+@pytest.mark.fault(8, 9)
 def test_every_mismatch_is_listed(tensors, tmp_path):
     del tensors["block1.0.weight"]
     tensors["features.0.weight"] = np.zeros(2, np.float32)
@@ -99,6 +100,7 @@ def test_every_mismatch_is_listed(tensors, tmp_path):
     ]
 
 
+@pytest.mark.fault(8)
 def test_another_number_of_classes_is_a_mismatch(tensors, tmp_path):
     save_file(tensors, tmp_path / "w.safetensors")
     other = CifarVgg(3, SMALL.stages, SMALL.channels)
@@ -107,6 +109,7 @@ def test_another_number_of_classes_is_a_mismatch(tensors, tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.fault(22)
 def test_a_value_that_is_not_finite_is_refused_by_name(tensors, tmp_path, value):
     tensors["block3.0.bias"][1] = value
     with pytest.raises(UserError, match=r"'block3\.0\.bias' has 1 of 5 values that are NaN or infinite"):
@@ -131,6 +134,7 @@ HUGE = json.dumps({"classifier.bias": {"dtype": "F32", "shape": [2**40], "data_o
     [b"", b"a text file, no weights", _header(b"{}", 2**62), _header(b"[" * 100_000), _header(HUGE)],
     ids=["empty", "text", "header beyond the file", "deep nesting", "tensor beyond the file"],
 )
+@pytest.mark.fault(22)
 def test_a_malformed_file_is_refused(tmp_path, content):
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(UserError, match="not a readable safetensors file"):

@@ -96,6 +96,7 @@ def test_the_same_files_give_the_same_bytes(written: tuple) -> None:
     assert files.read_json(run.workdir / "report" / "summary.json") == summary
 
 
+@pytest.mark.fault(30)
 def test_names_from_data_are_escaped_and_their_control_characters_visible(make_run: Callable) -> None:
     run = make_run(replicates=2, classes=HOSTILE, name="<i>run</i>\x1b[2J")
     page = _report(run)

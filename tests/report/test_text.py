@@ -5,11 +5,13 @@ import pytest
 from jkd.report import text
 
 
+@pytest.mark.fault(30)
 def test_control_and_direction_characters_are_made_visible() -> None:
     assert text.visible("a\x1b[31m\n\x7f\u202e\u200b\x9b") == "a␛[31m␊␡\\u202e\\u200b\\u009b"
     assert text.visible("naïve 日本 ✓") == "naïve 日本 ✓"
 
 
+@pytest.mark.fault(30)
 def test_escaped_text_cannot_leave_an_element_or_an_attribute() -> None:
     assert text.escape("<b>\"'&") == "&lt;b&gt;&quot;&#x27;&amp;"
 

@@ -1,0 +1,89 @@
+"""Stopped, or broken, at any step: saved before it ends, and resumed to the same bits."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jkd import digest
+from jkd.errors import UserError
+from jkd.train import checkpoint, interrupt, metrics
+from jkd.train.loop import Fit, fit
+
+STEPS, CALL = 40, 4
+
+
+@pytest.fixture(scope="module")
+def setup(problem: Any) -> Any:
+    network = problem.network({"kd": 1.0, "cross_entropy": 0.1})
+    program, teacher = problem.program(network)
+    step = program.jitted()
+    init = jax.jit(lambda run: program.init(run, (4, 4, 1), teacher))
+
+    def make(run: Any, folder: Path | None = None, **changes: Any) -> tuple[Fit, Any]:
+        given = dict(program=program, step=step, batches=problem.batches(program, CALL), teacher=teacher, run=run)
+        given |= dict(knowledge=problem.knowledge, folder=folder, inputs="made of this")
+        return Fit(**(given | changes)), init(run)
+
+    return make
+
+
+def _digest(state: Any) -> str:
+    return digest.of_tree(jax.tree.map(np.asarray, {"params": state.params, "opt": state.opt_state}))
+
+
+@pytest.mark.fault(2)
+def test_a_signal_at_any_step_saves_and_the_run_goes_on_to_the_same_bits(
+    setup: Any, run: Any, problem: Any, tmp_path: Path, tries: Any
+):
+    whole, chance = _digest(fit(*setup(run))), np.random.default_rng(2)
+    for trial in range(tries.count(5, 40)):
+        folder = tmp_path / str(trial)
+        number = signal.SIGTERM if chance.random() < 0.7 else signal.SIGINT
+        at = int(chance.integers(0, STEPS // CALL - 1))
+
+        def batches(start: int, at: int = at, number: int = number) -> Any:
+            for index, chunk in enumerate(setup(run)[0].batches(start)):
+                if index == at:
+                    os.kill(os.getpid(), number)
+                yield chunk
+
+        with tries(f"{number.name} at step {CALL * at}"):
+            with interrupt.listen(), pytest.raises(interrupt.Interrupted) as caught:
+                fit(*setup(run, folder, batches=batches))
+            assert caught.value.code == 128 + number
+            assert checkpoint.steps(folder / "checkpoints") == [CALL * (at + 1)]
+            assert _digest(fit(*setup(run, folder))) == whole
+
+
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("metric", ["loss", "gradient_norm"])
+def test_a_step_that_is_not_finite_is_named_and_the_state_before_it_is_kept(
+    setup: Any, run: Any, tmp_path: Path, tries: Any, metric: str
+):
+    whole, chance = _digest(fit(*setup(run))), np.random.default_rng(3)
+    for trial in range(tries.count(4, 40)):
+        folder, broken = tmp_path / str(trial), int(chance.integers(9, STEPS + 1))
+        value = float(chance.choice([np.nan, np.inf, -np.inf]))
+        one, state = setup(run, folder)
+
+        def step(state: Any, *given: Any, broken: int = broken, value: float = value, one: Fit = one) -> Any:
+            first = int(state.step)
+            state, measured = one.step(state, *given)
+            if first < broken <= first + CALL:
+                values = np.array(measured[metric])
+                values[broken - first - 1 :] = value
+                measured = measured | {metric: values}
+            return state, measured
+
+        with tries(f"{value} at step {broken}"):
+            fit(*setup(run, folder), stop_at=8)
+            with pytest.raises(UserError, match=rf"{metric} is {value} at step {broken} of {folder}\b"):
+                fit(Fit(**{**one.__dict__, "step": step}), state)
+            assert checkpoint.steps(folder / "checkpoints") == [8]
+            assert all(line["step"] < broken for line in metrics.read(folder / "metrics.jsonl"))
+            assert _digest(fit(*setup(run, folder))) == whole
