@@ -8,6 +8,10 @@ For each config (narrow VGG13 -> VGG8 on 32x32 images, and the digits MLP, unles
                      the second is given the first's outputs and augmented images, so nothing is done twice
     graph / kd       the step with the graph's terms, over the step of plain distillation
 
+    checksums        the step as training records it, over one without
+    elastic / plain  the elastic step of --shards virtual shards over the plain one (not where one call is many steps:
+                     there both are one program), and the share of it that the loss of the global batch takes
+
 each the median, with quartiles, of interleaved pairs of calls that take turns in who goes first; one call is
 `train.steps_per_call` steps. Beside the elapsed time stands the processor time, which a busy machine disturbs less.
 The exit code is 0 whatever they are.
@@ -29,6 +33,7 @@ from jkd.build import Compiled, Session
 from jkd.data import DataSet
 from jkd.data.sources import ArraySource
 from jkd.tasks import TASKS
+from jkd.train.elastic import ElasticStep
 from jkd.train.given import Knowledge
 from jkd.train.step import Program
 
@@ -43,13 +48,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=0, help="of teacher and student; 0 = the config's")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--shards", type=int, default=8, help="of the elastic step")
     options = parser.parse_args()
     xla.set_flags()
     for spec in options.config or CONFIGS:
-        bench(spec, options.width, options.batch, options.pairs)
+        bench(spec, options.width, options.batch, options.pairs, options.shards)
 
 
-def bench(spec: str, width: int, batch: int, pairs: int) -> None:
+def bench(spec: str, width: int, batch: int, pairs: int, shards: int) -> None:
     """Prints the figures of one config."""
     session = synthetic(changed(configs.load(spec), width, batch))
     teacher, students = session.config.teacher, session.config.students
@@ -57,12 +63,17 @@ def bench(spec: str, width: int, batch: int, pairs: int) -> None:
     sizes = ", ".join(f"{each.model} of width {each.width}" for each in (teacher, students[next(iter(compiled))]))
     image = "x".join(map(str, session.dataset.shape))
     print(f"{spec}: {sizes}; {image} images, batch {batch}; {' '.join(xla.flags()) or 'no XLA flags'}", flush=True)
-    fused = {name: Runner(session, each, fused_step(each)) for name, each in compiled.items()}
+    fused = {name: Runner(session, each, bound(each.step)) for name, each in compiled.items()}
     for name, each in compiled.items():
         times = interleave(fused[name], Runner(session, each, apart(each.program)), pairs)
         show(f"{name}: fused / apart", times)
         images = batch * each.program.settings.steps_per_call
         print(f"    {images / np.median(times[0], axis=0)[0]:,.0f} images/s fused")
+        show(f"{name}: checksums", interleave(Runner(session, each, bound(each.step), True), fused[name], pairs))
+        if each.program.settings.steps_per_call == 1:
+            elastic = ElasticStep(each.program, shards, jax.devices())
+            show(f"{name}: elastic / plain", interleave(Runner(session, each, bound(elastic)), fused[name], pairs))
+            print(f"    of which the global loss: {share_of_global(session, each, shards):.3f}")
     if len(fused) == 2:
         show("graph / kd", interleave(fused["knowledge_graph"], fused["kd"], pairs))
 
@@ -94,13 +105,34 @@ def program_of(session: Session, name: str) -> Compiled:
     return session.program(network, goal, session.apply_of(session.config.teacher), NODES, f"students.{name}")
 
 
-def fused_step(compiled: Compiled) -> Step:
-    """The step as training runs it, with its checksums."""
+def bound(step: Any) -> Step:
+    """A step as training runs it: bound once, then called."""
+    advance: list[Any] = []
 
-    def step(state: Any, variables: Any, knowledge: Knowledge, chunk: Any, run: build.Run) -> Any:
-        return compiled.step.bind(variables, knowledge, run)(state, chunk)
+    def call(state: Any, variables: Any, knowledge: Knowledge, chunk: Any, run: build.Run) -> Any:
+        if not advance:
+            advance.append(step.bind(variables, knowledge, run))
+        return advance[0](state, chunk)
 
-    return step
+    return call
+
+
+def share_of_global(session: Session, compiled: Compiled, shards: int, calls: int = 10) -> float:
+    """Median share of an elastic step's time that its program for the loss of the global batch takes."""
+    step, took = ElasticStep(compiled.program, shards, jax.devices()), []
+    loss = step._loss
+
+    def timed(*given: Any) -> Any:
+        jax.block_until_ready(given)
+        start = time.perf_counter()
+        out = jax.block_until_ready(loss(*given))
+        took.append(time.perf_counter() - start)
+        return out
+
+    step._loss = timed
+    runner = Runner(session, compiled, bound(step))
+    whole = [runner.seconds()[0] for _ in range(calls)]
+    return float(np.median(np.divide(took[-calls:], whole)))
 
 
 def apart(program: Program) -> Step:
@@ -135,10 +167,10 @@ def apart(program: Program) -> Step:
 class Runner:
     """Calls a step again and again on its own state, each time with the next samples."""
 
-    def __init__(self, session: Session, compiled: Compiled, step: Step) -> None:
+    def __init__(self, session: Session, compiled: Compiled, step: Step, record: bool = False) -> None:
         program = compiled.program
         self.step, self.settings, self.source = step, program.settings, session.dataset.train
-        self.calls, self.run = 0, build.run_of(0, 0)
+        self.calls, self.run, self.record = 0, build.run_of(0, 0), record
         module = session.module(session.config.teacher)
         self.teacher = jax.jit(module.init)(jax.random.key(1), jnp.zeros((1, *self.source.shape)))
         self.state = compiled.init(self.run, self.teacher)
@@ -155,7 +187,7 @@ class Runner:
         at = at.reshape(steps, batch)
         chunk = {"image": self.source.images(at), "label": self.source.labels[at], "id": at, "node": at}
         chunk["step"] = self.calls * steps + np.arange(steps, dtype=np.int32)
-        chunk |= {"count": np.int32(steps), "record": np.asarray(True)}
+        chunk |= {"count": np.int32(steps), "record": np.asarray(self.record)}
         self.calls += 1
         start, processor = time.perf_counter(), time.process_time()
         self.state, metrics = self.step(self.state, self.teacher, self.knowledge, chunk, self.run)

@@ -6,6 +6,7 @@ the data is the step, and resuming needs nothing else.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from jkd import digest, processes
 from jkd.errors import UserError
 from jkd.places import Path
-from jkd.train import checkpoint, interrupt
+from jkd.train import checkpoint, finite, interrupt
 from jkd.train.dispatch import Step
 from jkd.train.given import Knowledge, Run
 from jkd.train.metrics import MetricsLog
@@ -77,14 +78,16 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
     written = setup.folder if processes.first() else None
     log = MetricsLog(written, settings.log_every, steps, start=step)
     record: Record | None = None
-    pending: list[tuple[int, int, dict[str, jax.Array]]] = []
+    pending: list[tuple[int, int, dict[str, Any], dict[str, jax.Array]]] = []
 
     def flush() -> None:
-        for first, count, metrics in pending:
+        for first, count, batch, metrics in pending:
             rows = {key: np.asarray(value)[:count] for key, value in metrics.items()}
             checksums = rows.pop("checksums")
             if record:
                 record.add(checksums)
+            if finite.first_broken(rows) is not None and (broken := finite.describe(state, batch, rows)):
+                raise finite.refusal(broken, setup.folder)
             log.add(first, rows)
         pending.clear()
         if record:
@@ -107,7 +110,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
                 leaves = program.checksum_leaves(state, setup.teacher, setup.knowledge, chunk, setup.run)
                 record = Record(written, leaves, start=step)
             state, metrics = advance(state, chunk)
-            pending.append((step, count, metrics))
+            pending.append((step, count, {key: chunk[key] for key in ("step", "id")}, metrics))
             before, step = step, step + count
             if _passed(settings.digest_every, before, step) or step == steps:
                 flush()
@@ -149,12 +152,11 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
 
 def _check_finite(state: TrainState, folder: Path | None) -> None:
     """Refuses parameters that the last step broke: no later loss is there to tell."""
-    for name, leaf in digest.flatten(state.variables).items():
-        if not np.isfinite(np.asarray(leaf)).all():
-            raise UserError(
-                f"{name} is not finite after step {int(state.step)}{f' of {folder}' if folder else ''}. "
-                "Lower the learning rate or set optimizer.clip; earlier checkpoints are kept."
-            )
+    if (leaf := finite.first_leaf(state)) is not None:
+        raise UserError(
+            f"{leaf} is not finite after step {int(state.step)}{f' of {folder}' if folder else ''}. "
+            "Lower the learning rate or set optimizer.clip; earlier checkpoints are kept."
+        )
 
 
 def _passed(every: int, before: int, after: int) -> bool:

@@ -1,4 +1,4 @@
-"""Metrics of a part as it trains: `metrics.jsonl`, TensorBoard events, and the check that they are finite."""
+"""Metrics of a part as it trains: `metrics.jsonl`, TensorBoard events."""
 
 import contextlib
 import importlib
@@ -44,19 +44,7 @@ class MetricsLog:
         self._events = _events(folder, start)
 
     def add(self, first: int, metrics: dict[str, np.ndarray]) -> None:
-        """Takes metrics `[S]` of the steps `first + 1 ... first + S`.
-
-        Raises:
-          UserError: naming the first step whose loss or gradient is not finite.
-        """
-        for key in ("loss", "gradient_norm"):
-            broken = np.flatnonzero(~np.isfinite(metrics[key]))
-            if broken.size:
-                raise UserError(
-                    f"{key} is {metrics[key][broken[0]]} at step {first + 1 + int(broken[0])}"
-                    f"{f' of {self.folder}' if self.folder else ''}. Lower the learning rate or set optimizer.clip; "
-                    "earlier checkpoints are kept."
-                )
+        """Takes metrics `[S]` of the steps `first + 1 ... first + S`."""
         for index in range(len(metrics["loss"])):
             step = first + 1 + index
             if step % self.every == 0 or step == self.steps:

@@ -83,6 +83,28 @@ class Problem:
         return start
 
 
+class Altered:
+    """A step around which something happens: `around(advance, state, chunk)` is called in place of `advance`."""
+
+    def __init__(self, sound: Any, around: Any) -> None:
+        self.sound, self.around, self.program, self.rows, self.place = (
+            sound,
+            around,
+            sound.program,
+            sound.rows,
+            sound.place,
+        )
+
+    def bind(self, *given: Any) -> Any:
+        advance = self.sound.bind(*given)
+        return lambda state, chunk: self.around(advance, state, chunk)
+
+
+@pytest.fixture
+def altered() -> type[Altered]:
+    return Altered
+
+
 @pytest.fixture(scope="session")
 def problem() -> Problem:
     rng = np.random.default_rng(0)

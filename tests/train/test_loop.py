@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,23 +177,17 @@ def test_what_a_kill_left_of_a_checkpoint_is_removed(setup: Any, run: Any, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "0.json"]
 
 
-def test_parameters_that_the_last_step_broke_are_refused(setup: Any, run: Any, tmp_path: Path):
+def test_parameters_that_the_last_step_broke_are_refused(setup: Any, run: Any, altered: Any, tmp_path: Path):
     one, state = setup(run, tmp_path)
 
-    class Broken(MeshStep):
-        def bind(self, *given: Any) -> Any:
-            advance = one.step.bind(*given)
-
-            def broken(state: Any, chunk: Any) -> Any:
-                state, metrics = advance(state, chunk)
-                if int(state.step) == 40:  # no later loss is there to tell
-                    state = state.replace(params=jax.tree.map(lambda leaf: leaf * np.inf, state.params))
-                return state, metrics
-
-            return broken
+    def step(advance: Any, state: Any, chunk: Any) -> Any:
+        state, metrics = advance(state, chunk)
+        if int(state.step) == 40:  # no later loss is there to tell
+            state = state.replace(params=jax.tree.map(lambda leaf: leaf * np.inf, state.params))
+        return state, metrics
 
     with pytest.raises(UserError, match=r"params/\S+ is not finite after step 40 of .*clip"):
-        fit(Fit(**{**one.__dict__, "step": Broken(one.step.program, one.step.mesh)}), state)
+        fit(replace(one, step=altered(one.step, step)), state)
 
 
 def test_handlers_are_put_back_after_listening():

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from jkd import digest
+from jkd import digest, files, sharding
 from jkd.errors import UserError
 from jkd.train import checkpoint, interrupt, metrics
+from jkd.train.dispatch import MeshStep
 from jkd.train.loop import Fit, fit
 
 STEPS, CALL = 40, 4
@@ -21,11 +23,11 @@ STEPS, CALL = 40, 4
 def setup(problem: Any) -> Any:
     network = problem.network({"kd": 1.0, "cross_entropy": 0.1})
     program, teacher = problem.program(network)
-    step = program.jitted()
+    step = MeshStep(program, sharding.make_mesh(1))
     init = jax.jit(lambda run: program.init(run, (4, 4, 1), teacher))
 
     def make(run: Any, folder: Path | None = None, **changes: Any) -> tuple[Fit, Any]:
-        given = dict(program=program, step=step, batches=problem.batches(program, CALL), teacher=teacher, run=run)
+        given = dict(step=step, batches=problem.batches(program, CALL), teacher=teacher, run=run)
         given |= dict(knowledge=problem.knowledge, folder=folder, inputs="made of this")
         return Fit(**(given | changes)), init(run)
 
@@ -63,7 +65,7 @@ def test_a_signal_at_any_step_saves_and_the_run_goes_on_to_the_same_bits(
 @pytest.mark.fault(10)
 @pytest.mark.parametrize("metric", ["loss", "gradient_norm"])
 def test_a_step_that_is_not_finite_is_named_and_the_state_before_it_is_kept(
-    setup: Any, run: Any, tmp_path: Path, tries: Any, metric: str
+    setup: Any, run: Any, altered: Any, tmp_path: Path, tries: Any, metric: str
 ):
     whole, chance = _digest(fit(*setup(run))), np.random.default_rng(3)
     for trial in range(tries.count(4, 40)):
@@ -71,9 +73,9 @@ def test_a_step_that_is_not_finite_is_named_and_the_state_before_it_is_kept(
         value = float(chance.choice([np.nan, np.inf, -np.inf]))
         one, state = setup(run, folder)
 
-        def step(state: Any, *given: Any, broken: int = broken, value: float = value, one: Fit = one) -> Any:
+        def step(advance: Any, state: Any, chunk: Any, broken: int = broken, value: float = value) -> Any:
             first = int(state.step)
-            state, measured = one.step(state, *given)
+            state, measured = advance(state, chunk)
             if first < broken <= first + CALL:
                 values = np.array(measured[metric])
                 values[broken - first - 1 :] = value
@@ -83,7 +85,8 @@ def test_a_step_that_is_not_finite_is_named_and_the_state_before_it_is_kept(
         with tries(f"{value} at step {broken}"):
             fit(*setup(run, folder), stop_at=8)
             with pytest.raises(UserError, match=rf"{metric} is {value} at step {broken} of {folder}\b"):
-                fit(Fit(**{**one.__dict__, "step": step}), state)
+                fit(replace(one, step=altered(one.step, step)), state)
             assert checkpoint.steps(folder / "checkpoints") == [8]
+            assert len(files.read_json(folder / "nonfinite.json")["ids"]) == 16
             assert all(line["step"] < broken for line in metrics.read(folder / "metrics.jsonl"))
             assert _digest(fit(*setup(run, folder))) == whole
