@@ -5,6 +5,8 @@ process that dies takes the others down within `HEARTBEAT` seconds or so: none w
 its checkpoint when it is started again.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,15 @@ from jkd.errors import UserError
 
 _place = [0, 1]  # rank and count
 
+LOST = (
+    "Gloo",
+    "NCCL",
+    "coordination service",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "heartbeat",
+    "preempt",
+)  # as jax says it
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
 
 
@@ -90,6 +101,25 @@ def gather(tree: Any) -> Any:
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+@contextlib.contextmanager
+def in_touch(doing: Callable[[], str]) -> Iterator[None]:
+    """Where the body fails because another process is gone, says so: which one this is, and what it was doing.
+
+    Raises:
+      UserError: in place of what jax raises, which is of several kinds and many lines.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        if count() == 1 or not any(word in text for word in LOST):
+            raise
+        raise UserError(
+            f"process {rank()} of {count()} lost another one {doing()} ({text[:160]}). Start all of them again: the run goes "
+            "on from its newest checkpoint."
+        ) from None
 
 
 def agree(value: Any, what: str) -> None:

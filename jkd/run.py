@@ -61,7 +61,10 @@ def distill(
     session = build.open_session(config)
     parts.check(session)  # up to here nothing is written
     allowed = manifest.open_run(workdir, config, session.dataset, session.mesh, allow_change)
-    with RunProgress(len(replicates) * (2 + len(students)), quiet or not processes.first()) as progress:
+    with (
+        processes.in_touch(lambda: f"in {workdir}"),
+        RunProgress(len(replicates) * (2 + len(students)), quiet or not processes.first()) as progress,
+    ):
         locked = []
         for index in replicates:
             place = Place(workdir, index, allowed)

@@ -179,19 +179,23 @@ class Tiny:
             put_value(config, path.replace("__", "."), value)
         return config
 
-    def start(self, *arguments: str, code: str = "", **options: Any) -> "subprocess.Popen[str]":
-        """Starts `jkd` in a process of its own; `code` runs in it before."""
+    def start(
+        self, *arguments: str, code: str = "", environment: dict[str, str] | None = None, **options: Any
+    ) -> "subprocess.Popen[str]":
+        """Starts `jkd` in a process of its own; `code` runs in it before, `environment` is set besides."""
         # A shell without job control has its background jobs ignore Ctrl-C, and everything below them inherits that.
         heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         whole = f"import sys\n{heard}\n{code}\nfrom jkd.cli import main\nsys.exit(main())"
         streams = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        environment = os.environ | {
+        whole_environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "JAX_COMPILATION_CACHE_DIR": str(self.cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            **(environment or {}),
         }
-        return subprocess.Popen([sys.executable, "-c", whole, *arguments], env=environment, **(streams | options))
+        command = [sys.executable, "-c", whole, *arguments]
+        return subprocess.Popen(command, env=whole_environment, **(streams | options))
 
     @staticmethod
     def digests(workdir: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ Step counting: after step n the state says `step == n`, and step n + 1 takes bat
 the data is the step, and resuming needs nothing else.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,10 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
         if checkpoints:
             processes.wait(f"checkpoint {step}")
 
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(processes.in_touch(lambda: f"at step {step} of {setup.folder}"))
+        stack.callback(log.close)
+        stack.callback(lambda: record and record.close())
         chunks = setup.batches(step) if step < last else iter(())
         for chunk in chunks:
             count = min(int(chunk["count"]), last - step)
@@ -135,18 +139,6 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
         assert step == last, (step, last, saved)
         flush()
         _check_finite(state, setup.folder)
-    except jax.errors.JaxRuntimeError as error:
-        if processes.count() == 1:
-            raise
-        text = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"process {processes.rank()} of {processes.count()} lost another one at step {step} of {setup.folder} "
-            f"({text}). Start all of them again: the run goes on from its newest checkpoint."
-        ) from None
-    finally:
-        log.close()
-        if record:
-            record.close()
     return state
 
 
