@@ -33,7 +33,10 @@ def load(
             raise UserError(f"{file}: no array {some(missing)}. {EXPECTED} Found: {some(names, 8) or 'none'}.")
         return needed + (["classes"] if "classes" in names else [])
 
-    arrays = read_npz(file, LOAD_BYTES, wanted)
+    try:
+        arrays = read_npz(file, LOAD_BYTES, wanted)
+    except UserError as error:
+        raise UserError(f"data.path: {error}") from None
     for name, array in arrays.items():
         _check(name, array, file)
     most = max(int(arrays[f"{split}_labels"].max(initial=-1)) for split in splits)

@@ -26,6 +26,7 @@ from jkd.errors import UserError, some
 from jkd.train.state import TrainState
 
 KEEP = 2
+FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # no use to try again
 
 
 def save(folder: Path, state: TrainState, inputs: str) -> None:
@@ -54,7 +55,12 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
 
 
 def _write(target: Path, tree: Any) -> None:
-    """The checkpoint without its sidecar. Makes way first, so it can be tried again."""
+    """The checkpoint without its sidecar. Makes way first, so it can be tried again.
+
+    Raises:
+      OSError: whatever orbax and tensorstore raise. Only what a full or forbidden disk says is final: after one failed
+        write others are still under way, and trip over each other and over the next try in many ways.
+    """
     for stale in target.parent.glob("*.orbax-checkpoint-tmp*"):  # left by a kill while orbax was writing
         shutil.rmtree(stale, ignore_errors=True)
     _remove(target)  # left by a kill between the two writes, or found to be damaged
@@ -62,11 +68,13 @@ def _write(target: Path, tree: Any) -> None:
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(target, tree)
             checkpointer.wait_until_finished()
-    except ValueError as error:  # tensorstore's way to tell of the disk, at the end of a page of paths
-        for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, *files.PASSING):
-            if os.strerror(number) in str(error):
+    except (OSError, ValueError) as error:  # tensorstore tells of the disk at the end of a page of paths
+        said = str(error)
+        for number in FINAL:
+            if os.strerror(number) in said:
                 raise OSError(number, os.strerror(number).lower()) from None
-        raise
+        seen = os.strerror(errno.EIO)
+        raise OSError(errno.EIO, seen if seen in said else f"{seen}: {said.splitlines()[0][:200]}") from None
 
 
 def steps(folder: Path) -> list[int]:

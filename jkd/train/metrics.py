@@ -3,13 +3,17 @@
 import contextlib
 import json
 import math
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jkd import files
 from jkd.errors import UserError
 
+FLUSH = 30.0  # seconds between two syncs of the event file
 Line = dict[str, int | float]  # `step`, and each metric by name
 
 
@@ -29,8 +33,6 @@ class MetricsLog:
         self._file = self._events = None
         if folder is None:
             return
-        from tensorboardX import SummaryWriter
-
         path = folder / "metrics.jsonl"
         kept = [line for line in read(path) if line["step"] <= start] if start else []
         files.write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
@@ -38,7 +40,7 @@ class MetricsLog:
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
-        self._events = SummaryWriter(str(folder), purge_step=start or None, flush_secs=30, max_queue=1000)
+        self._events = _Events(folder, start)
 
     def add(self, first: int, metrics: dict[str, np.ndarray]) -> None:
         """Takes metrics `[S]` of the steps `first + 1 ... first + S`.
@@ -68,8 +70,7 @@ class MetricsLog:
         try:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-            for key, value in values.items():
-                self._events.add_scalar(key, value, step)
+            self._events.write(step, values)
         except OSError as error:
             raise UserError(
                 f"cannot write {self._file.name}: {error.strerror or error}. Free space or check permissions."
@@ -81,6 +82,35 @@ class MetricsLog:
             if file is not None:
                 with contextlib.suppress(OSError):
                     file.close()
+
+
+class _Events:
+    """A TensorBoard event file, written where it is called: a full disk is told to the caller, as no thread could."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        from tensorboardX.record_writer import RecordWriter
+
+        name = f"events.out.tfevents.{int(time.time()):010d}.{files.HOST}.{os.getpid()}.{start}"
+        self._file, self._flushed = RecordWriter(str(folder / name)), time.monotonic()
+        self._add(file_version="brain.Event:2")
+        if start:  # what an earlier process wrote of later steps does not count
+            self._add(step=start + 1, session_log={"status": 1})
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Adds a scalar for every value."""
+        scalars = [{"tag": key, "simple_value": value} for key, value in values.items()]
+        self._add(step=step, summary={"value": scalars})
+        if time.monotonic() - self._flushed > FLUSH:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, **what: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._file.write(Event(wall_time=time.time(), **what).SerializeToString())
 
 
 def read(path: Path) -> list[Line]:

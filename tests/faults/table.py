@@ -1,4 +1,4 @@
-"""The table of faults from the lines that tests wrote: `python table.py RECORD`. Exits with 1 where one did not pass."""
+"""The table of faults from what tests wrote: `python table.py RECORD`. Exits with 1 where a trial did not pass."""
 
 import json
 import sys
