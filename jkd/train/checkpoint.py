@@ -97,6 +97,7 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
         silently from step 0.
     """
     files.check_writable(folder)  # what could not be saved in hours is refused now
+    files.remove_drafts(folder)
     problems = []
     for step in reversed(steps(folder)):
         try:
