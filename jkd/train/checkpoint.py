@@ -48,10 +48,7 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
             _remove(target)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"cannot save the checkpoint {target}: {reason}. Free space or check permissions.") from None
-    kept = steps(folder)[-KEEP:]
-    for old in {entry.stem for entry in folder.iterdir()}:  # also the folder that a kill left of an old one
-        if old.isdigit() and int(old) not in kept:
-            _remove(folder / old)
+    _tidy(folder)
 
 
 def _write(target: Path, tree: Any) -> None:
@@ -98,6 +95,7 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
     """
     files.check_writable(folder)  # what could not be saved in hours is refused now
     files.remove_drafts(folder)
+    _tidy(folder)
     problems = []
     for step in reversed(steps(folder)):
         try:
@@ -167,6 +165,14 @@ def _files(path: Path) -> dict[str, str]:
         for entry in sorted(path.rglob("*"))
         if entry.is_file() or entry.is_symlink()
     }
+
+
+def _tidy(folder: Path) -> None:
+    """Removes all but the newest `KEEP`, and the folder that a kill left of an older one."""
+    kept = steps(folder)[-KEEP:]
+    for old in {entry.stem for entry in folder.iterdir()}:
+        if old.isdigit() and int(old) not in kept:
+            _remove(folder / old)
 
 
 def _sidecar(path: Path) -> Path:
