@@ -152,8 +152,10 @@ def _stream(chunks: _Chunks, workers: int, timeout: float) -> Iterator[Batch]:
     def start(done: int) -> grain.DatasetIterator[Batch]:
         return _iterator(replace(chunks, start_step=chunks.start_of(done)), workers)
 
+    def where(done: int) -> str:
+        return f"step {chunks.start_of(done) + 1}"
+
     if workers:
-        where = lambda done: f"step {chunks.start_of(done) + 1}"  # noqa: E731
         yield from watched(start, len(chunks), timeout, where)
         return
     iterator = start(0)

@@ -27,6 +27,7 @@ from jkd.train.state import TrainState
 
 KEEP = 2
 KEYS = {"inputs", "made_of", "changes", "leaves", "files", "step", "seal"}  # of a sidecar
+FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # no use to try again
 
 
 def save(folder: Path, state: TrainState, inputs: str) -> None:
@@ -49,14 +50,16 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
             _remove(target)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"cannot save the checkpoint {target}: {reason}. Free space or check permissions.") from None
-    kept = steps(folder)[-KEEP:]
-    for old in {entry.stem for entry in folder.iterdir()}:  # also the folder that a kill left of an old one
-        if old.isdigit() and int(old) not in kept:
-            _remove(folder / old)
+    _tidy(folder)
 
 
 def _write(target: Path, tree: Any) -> None:
-    """The checkpoint without its sidecar. Makes way first, so it can be tried again."""
+    """The checkpoint without its sidecar. Makes way first, so it can be tried again.
+
+    Raises:
+      OSError: whatever orbax and tensorstore raise. Only what a full or forbidden disk says is final: after one failed
+        write others are still under way, and trip over each other and over the next try in many ways.
+    """
     for stale in target.parent.glob("*.orbax-checkpoint-tmp*"):  # left by a kill while orbax was writing
         places.remove_tree(stale)
     _remove(target)  # left by a kill between the two writes, or found to be damaged
@@ -64,11 +67,13 @@ def _write(target: Path, tree: Any) -> None:
         with _quiet(), _checkpointer() as checkpointer:
             checkpointer.save(target, tree)
             checkpointer.wait_until_finished()
-    except ValueError as error:  # tensorstore's way to tell of the disk, at the end of a page of paths
-        for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, *files.PASSING):
-            if os.strerror(number) in str(error):
+    except (OSError, ValueError) as error:  # tensorstore tells of the disk at the end of a page of paths
+        said = str(error)
+        for number in FINAL:
+            if os.strerror(number) in said:
                 raise OSError(number, os.strerror(number).lower()) from None
-        raise
+        seen = os.strerror(errno.EIO)
+        raise OSError(errno.EIO, seen if seen in said else f"{seen}: {said.splitlines()[0][:200]}") from None
 
 
 def steps(folder: Path) -> list[int]:
@@ -92,6 +97,8 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
         silently from step 0.
     """
     files.check_writable(folder)  # what could not be saved in hours is refused now
+    files.remove_drafts(folder)
+    _tidy(folder)
     problems = []
     for step in reversed(steps(folder)):
         try:
@@ -192,6 +199,14 @@ def _sealed(path: Path) -> dict[str, Any]:
 def _files(path: Path) -> dict[str, str]:
     """SHA-256 of every file below a checkpoint's folder, by relative path."""
     return {entry.relative_to(path).as_posix(): digest.of_file(entry) for entry in places.files_below(path)}
+
+
+def _tidy(folder: Path) -> None:
+    """Removes all but the newest `KEEP`, and the folder that a kill left of an older one."""
+    kept = steps(folder)[-KEEP:]
+    for old in {entry.stem for entry in folder.iterdir()}:
+        if old.isdigit() and int(old) not in kept:
+            _remove(folder / old)
 
 
 def _sidecar(path: Path) -> Path:

@@ -4,6 +4,8 @@ import contextlib
 import importlib
 import json
 import math
+import os
+import time
 import warnings
 from typing import Any
 
@@ -14,6 +16,7 @@ from jkd.errors import UserError
 from jkd.places import Path
 
 WRITES_WITH = {"gs": "google.cloud.storage", "s3": "boto3"}  # packages by which tensorboardX writes to a store
+FLUSH = 30.0  # seconds between two syncs of the event file
 Line = dict[str, int | float]  # `step`, and each metric by name
 
 
@@ -58,8 +61,8 @@ class MetricsLog:
             return
         try:
             self._file.write((json.dumps(line) + "\n").encode())
-            for key, value in values.items() if self._events else ():
-                self._events.add_scalar(key, value, step)
+            if self._events:
+                self._events.write(step, values)
         except OSError as error:
             raise UserError(
                 f"cannot write {self._file.name}: {error.strerror or error}. Free space or check permissions."
@@ -73,10 +76,8 @@ class MetricsLog:
                     file.close()
 
 
-def _events(folder: Path, start: int) -> Any:
+def _events(folder: Path, start: int) -> "_Events | None":
     """TensorBoard's writer, or None, with a warning, for an object store that it cannot write to."""
-    from tensorboardX import SummaryWriter
-
     if places.is_remote(folder):
         needed = WRITES_WITH.get(str(folder).partition("://")[0], "")
         try:  # before it is made: half a writer complains whenever it is collected
@@ -84,7 +85,36 @@ def _events(folder: Path, start: int) -> Any:
         except ImportError as error:
             warnings.warn(f"no TensorBoard events in {folder} ({error}). metrics.jsonl has the figures.", stacklevel=2)
             return None
-    return SummaryWriter(str(folder), purge_step=start or None, flush_secs=30, max_queue=1000)
+    return _Events(folder, start)
+
+
+class _Events:
+    """A TensorBoard event file, written where it is called: a full disk is told to the caller, as no thread could."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        from tensorboardX.record_writer import RecordWriter
+
+        name = f"events.out.tfevents.{int(time.time()):010d}.{files.HOST}.{os.getpid()}.{start}"
+        self._file, self._flushed = RecordWriter(str(folder / name)), time.monotonic()
+        self._add(file_version="brain.Event:2")
+        if start:  # what an earlier process wrote of later steps does not count
+            self._add(step=start + 1, session_log={"status": 1})
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Adds a scalar for every value."""
+        scalars = [{"tag": key, "simple_value": value} for key, value in values.items()]
+        self._add(step=step, summary={"value": scalars})
+        if time.monotonic() - self._flushed > FLUSH:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, **what: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._file.write(Event(wall_time=time.time(), **what).SerializeToString())
 
 
 def read(path: Path) -> list[Line]:

@@ -30,7 +30,7 @@ def state(step: int) -> TrainState:
 
 def main(folder: Path, most: int) -> None:
     warnings.simplefilter("ignore")
-    files.PAUSES = (0.0, 0.0, 0.0)
+    files.PAUSES = (0.02, 0.05, 0.1)
     library = ctypes.CDLL(None)
     off = (str(folder).encode(), 0, 0, 0)
     checkpoint.save(folder, state(1), "x")

