@@ -16,15 +16,7 @@ from jkd.errors import UserError
 
 _place = [0, 1]  # rank and count
 
-LOST = (
-    "Gloo",
-    "NCCL",
-    "coordination service",
-    "UNAVAILABLE",
-    "DEADLINE_EXCEEDED",
-    "heartbeat",
-    "preempt",
-)  # as jax says it
+LOST = ("Gloo", "NCCL", "coordination service", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")  # in jax's words
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
 
 
@@ -117,8 +109,8 @@ def in_touch(doing: Callable[[], str]) -> Iterator[None]:
         if count() == 1 or not any(word in text for word in LOST):
             raise
         raise UserError(
-            f"process {rank()} of {count()} lost another one {doing()} ({text[:160]}). Start all of them again: the run goes "
-            "on from its newest checkpoint."
+            f"process {rank()} of {count()} lost another one {doing()} ({text[:160]}). Start all of them again: the "
+            "run goes on from its newest checkpoint."
         ) from None
 
 

@@ -104,8 +104,9 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.in_touch(lambda: f"at step {step} of {setup.folder}"))
+        stack.enter_context(_enough_memory(setup.folder))
         stack.callback(log.close)
-        stack.callback(lambda: record and record.close())
+        stack.callback(lambda: record.close() if record else None)
         chunks = setup.batches(step) if step < last else iter(())
         for chunk in chunks:
             count = min(int(chunk["count"]), last - step)
@@ -140,6 +141,20 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
         flush()
         _check_finite(state, setup.folder)
     return state
+
+
+@contextlib.contextmanager
+def _enough_memory(folder: Path | None) -> Iterator[None]:
+    """A device that is out of memory, in words."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"a device has too little memory for the steps of {folder}. Raise train.accumulate (micro-batches of a "
+            "step), lower train.batch, or use more devices; earlier checkpoints are kept."
+        ) from None
 
 
 def _check_finite(state: TrainState, folder: Path | None) -> None:
