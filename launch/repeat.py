@@ -25,6 +25,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICES, PROCESSES, WORKERS, CORES = (1, 2, 4, 8), (1, 2, 4), (0, 1, 4), (1, 2)
+# What takes time and is not asked about here: saving, and steps beyond the first few.
+SHORT = [
+    f"--config.{key}"
+    for key in (
+        *("student.train.steps=8", "student.train.checkpoint_every=0", "students.mlp_chunks.train.checkpoint_every=0"),
+        *("teacher.train.steps=10", "teacher.train.checkpoint_every=0"),
+    )
+]
 STUDENT = "cnn/0"  # of configs/repeat.py: the one that is killed
 LIMIT = 900  # seconds a run may take
 
@@ -116,7 +124,7 @@ def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Itera
     for cell in cells[:: max(1, len(cells) // options.cells)][: options.cells]:
         devices, processes, workers, cores = cell
         place = work / "-".join(map(str, cell))
-        common = [*flags, f"--config.data.workers={workers}"]
+        common = [*SHORT, f"--config.data.workers={workers}", *flags]
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]

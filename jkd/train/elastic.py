@@ -43,6 +43,7 @@ class ElasticStep:
         self.own = range(processes.rank() * each, (processes.rank() + 1) * each)  # shards of this process
         self.devices = [devices[index * len(devices) // each] for index in range(each)]  # of each of them
         self.home = devices[0]
+        self.places = {self.home, *self.devices}
         self._prepare = jax.jit(program.prepare)
         self._shard = jax.jit(self._shard_of)
         self._loss = jax.jit(self._loss_of)
@@ -60,7 +61,7 @@ class ElasticStep:
         return placed
 
     def bind(self, teacher: PyTree, knowledge: Knowledge, run: Run) -> Advance:
-        fixed = {device: jax.device_put((teacher, knowledge, run), device) for device in {self.home, *self.devices}}
+        fixed = {device: jax.device_put((teacher, knowledge, run), device) for device in self.places}
 
         def advance(state: TrainState, chunk: Batch) -> tuple[TrainState, dict[str, Any]]:
             lines = []
@@ -72,21 +73,25 @@ class ElasticStep:
 
         return advance
 
+    def _put(self, tree: PyTree, device: jax.Device) -> PyTree:
+        """The tree on a device; where there is one only, it is there already."""
+        return tree if len(self.places) == 1 else jax.device_put(tree, device)
+
     def _step(
         self, state: TrainState, batch: Batch, fixed: dict[jax.Device, Any], record: bool
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """One optimiser step, as `Program.train_step`."""
         passed, backwards = [], []
+        copies = {device: self._put((state.params, state.batch_stats), device) for device in set(self.devices)}
         for piece, device in zip(self._pieces(batch, fixed), self.devices, strict=True):
-            params, batch_stats = jax.device_put((state.params, state.batch_stats), device)
-            backward, out = self._shard(params, batch_stats, jax.device_put(piece, device), *fixed[device])
+            backward, out = self._shard(*copies[device], self._put(piece, device), *fixed[device])
             passed.append(out)
             backwards.append(backward)
         passed = self._everyones(passed)
         loss, terms, own, cotangents = self._loss(state, passed)
         grads = self._everyones(
             [
-                self._backward(backward, jax.device_put(cotangents[shard], device))
+                self._backward(backward, self._put(cotangents[shard], device))
                 for shard, device, backward in zip(self.own, self.devices, backwards, strict=True)
             ]
         )
@@ -141,7 +146,7 @@ class ElasticStep:
     def _everyones(self, trees: list[PyTree]) -> list[PyTree]:
         """The trees of all shards, in order, at home: copied from other devices and processes, not computed with."""
         if processes.count() == 1:
-            return [jax.device_put(tree, self.home) for tree in trees]
+            return [self._put(tree, self.home) for tree in trees]
         together = processes.gather(jax.tree.map(lambda *leaves: np.stack(leaves), *trees))
         return [jax.tree.map(lambda leaf, shard=shard: leaf[shard], together) for shard in range(self.shards)]
 
