@@ -140,4 +140,6 @@ def _rerun(training: Training, folder: Path, first: int, last: int, progress: Ru
 
 def _plain(found: Replayed, against: Any) -> dict[str, Any]:
     """As JSON."""
-    return {"code": found.code, "points": list(found.points), "against": str(against), "outcome": asdict(found.outcome)}  # type: ignore[arg-type]
+    assert found.outcome is not None
+    plain = {"code": found.code, "found": str(found), "points": list(found.points), "against": str(against)}
+    return plain | {"outcome": asdict(found.outcome)}

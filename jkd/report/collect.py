@@ -36,6 +36,11 @@ class Part:
         """The class predicted of each test input."""
         return self.predictions()["logits"].argmax(-1)
 
+    def replayed(self) -> dict[str, Any]:
+        """`replay`, what `jkd replay` found of it last, where it was asked; else nothing."""
+        path = self.folder / "replay.json"
+        return {"replay": files.read_json(path)} if path.is_file() else {}
+
     def curve(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; none where there is no such file. A line cut by a kill is left out."""
         path = self.folder / "metrics.jsonl"
@@ -58,7 +63,7 @@ class Results:
       students: by name, in the order of the config, then by (replicate, seed).
       missing: one line for each kind of part that is not there yet.
       digests: by folder below the workdir, what each part was made from (`inputs`) and what it is (`params`, or
-        `sha256` of a graph): the chain from teacher to student.
+        `sha256` of a graph): the chain from teacher to student; and what a replay of it found.
     """
 
     manifest: dict[str, Any]
@@ -123,7 +128,10 @@ def _digests(
     every = [*teachers.values(), *filter(None, graphs), *(part for some in students.values() for part in some.values())]
     keys = ("inputs", "params", "sha256", "changes")
     return {
-        part.folder.relative_to(workdir).as_posix(): {key: part.result[key] for key in keys if key in part.result}
+        part.folder.relative_to(workdir).as_posix(): {
+            **{key: part.result[key] for key in keys if key in part.result},
+            **part.replayed(),
+        }
         for part in every
     }
 

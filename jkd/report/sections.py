@@ -201,11 +201,21 @@ def provenance(results: Results, summary: Mapping[str, Any]) -> str:
         for run, digest in entry["digests"].items()
     )
     return (
-        f"{markup.facts(pairs)}<h3>What this config changes</h3>{_lines(differs)}"
+        f"{markup.facts(pairs)}{_replays(summary)}<h3>What this config changes</h3>{_lines(differs)}"
         f"<details><summary>The whole config</summary>{_lines(whole)}</details>"
         f"<details><summary>Digests of the parameters, by replicate/seed</summary>"
         f"{_lines(digests)}</details>"
     )
+
+
+def _replays(summary: Mapping[str, Any]) -> str:
+    """What `jkd replay` has found, part by part; nothing where it was not asked."""
+    found = [part["replay"] for part in summary["parts"].values() if "replay" in part]
+    if not found:
+        return ""
+    alike = sum(each.get("code") == 0 for each in found)
+    told = f"<h3>Replayed</h3><p>{alike} of {len(found)} parts that were trained again did what their record says.</p>"
+    return told + _lines("\n".join(str(each.get("found")) for each in found))
 
 
 def _lines(lines: str) -> str:

@@ -13,7 +13,8 @@ Keys:
   variance            by network, then by kind of pairs, `seeds` or `replicates`: churn and its parts, expected and
                       normalised churn, Jensen-Shannon divergence, overlap of neighbours; see jkd/report/variance.py.
   points              accuracy and its paired differences with intervals over test inputs; see jkd/report/points.py.
-  labels, graph, primary, versions, config
+  parts               by folder: what each part was made from, its digest, and what `jkd replay` found of it, if asked.
+  labels, graph, primary, versions, config, manifest
 """
 
 import statistics

@@ -1,0 +1,99 @@
+"""The verb `replay`: what is the same, what has diverged, what cannot be compared; and the report says so."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jkd import files, replay, run
+from jkd.errors import UserError
+
+LIMIT = 180  # seconds a process may take on a machine with other work
+
+
+def test_every_part_of_a_run_repeats_and_the_report_says_so(tiny: Any, copied: Path):
+    found = replay.replay(copied, replicate=1, quiet=True)
+    assert len(found) == 7 and {each.code for each in found} == {replay.SAME}
+    assert {each.outcome.rows for each in found if each.outcome} == {40}
+    before = tiny.digests(copied)
+    summary = run.report(copied)
+    assert tiny.digests(copied) == before
+    assert summary["parts"]["replicates/1/teacher"]["replay"]["code"] == 0
+    assert "7 of 7 parts that were trained again" in (copied / "report/index.html").read_text()
+
+
+def test_it_goes_from_a_checkpoint_to_a_step(copied: Path):
+    (found,) = replay.replay(copied, student="kd/1", replicate=0, first=25, last=30, quiet=True)
+    assert found.outcome and (found.outcome.first, found.outcome.last, found.outcome.rows) == (20, 30, 10)
+    assert str(found).startswith("replicate 0 kd/1: the same from step 20 to 30")
+
+
+def _tamper(folder: Path, step: int, leaf: str) -> None:
+    """Changes what the record says of a leaf at a step."""
+    names = [name for name, _ in json.loads((folder / "checksums.json").read_text())["leaves"]]
+    rows = np.fromfile(folder / "checksums.bin", "<u4").reshape(-1, len(names))
+    rows[step, names.index(leaf)] ^= 1
+    rows.tofile(folder / "checksums.bin")
+
+
+def test_another_record_is_told_by_step_stage_and_leaf(tiny: Any, copied: Path):
+    _tamper(copied / "replicates/0/students/kd/0", 17, "gradients/student/hidden0/kernel")
+    process = tiny.start("replay", f"--workdir={copied}", "--student=kd/0", "--replicate=0", "--quiet", "--anyway")
+    said, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == replay.DIVERGED, errors
+    assert (
+        "kd/0: parts from the record at step 18, in gradients: gradients/student/hidden0/kernel float32[64, 16]" in said
+    )
+    assert files.read_json(copied / "replicates/0/students/kd/0/replay.json")["outcome"]["parting"]["step"] == 18
+
+
+def test_final_variables_that_are_others_are_told_by_value(copied: Path):
+    folder = copied / "replicates/0/students/kd/0"
+    arrays = files.read_arrays(folder / "variables.safetensors")
+    name = next(key for key in arrays if key.endswith("hidden0/bias"))
+    arrays[name] = np.nextafter(arrays[name], np.float32(np.inf))
+    files.write_arrays(folder / "variables.safetensors", arrays)
+    (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
+    parting = found.outcome and found.outcome.parting
+    assert parting and (parting.step, parting.stage, parting.seen_at) == (40, "update", 40)
+    assert [(leaf.path, leaf.values, leaf.ulps) for leaf in parting.leaves] == [("update/params/hidden0/bias", 16, 1)]
+
+
+def test_another_run_of_the_same_config_is_held_against_it(tiny: Any, copied: Path, tmp_path: Path):
+    run.distill(tiny.config(), tmp_path / "other", only="kd/0", replicate=0, quiet=True)
+    (found,) = replay.replay(copied, student="kd/0", replicate=0, against=tmp_path / "other", quiet=True)
+    assert found.code == replay.SAME
+
+
+def test_another_environment_is_named_and_not_compared(tiny: Any, copied: Path):
+    here = {"NPROC": "7"} if os.environ.get("NPROC") != "7" else {"NPROC": "6"}
+    arguments = ("replay", f"--workdir={copied}", "--student=kd/0", "--replicate=0", "--quiet")
+    process = tiny.start(*arguments, environment=here)
+    said, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == replay.INCOMPARABLE, errors
+    assert "not comparable" in said and "thread pool" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"student": "kd/9"}, "expected one of"),
+        ({"replicate": 2}, "expected 0 to 1"),
+        ({"workdir": Path("nowhere")}, "no folder"),
+    ],
+)
+def test_mistakes_are_one_message(copied: Path, given: dict[str, Any], words: str):
+    with pytest.raises(UserError, match=words):
+        replay.replay(**({"workdir": copied, "quiet": True} | given))
+
+
+def test_a_teacher_that_is_another_is_refused(copied: Path):
+    folder = copied / "replicates/0/students/kd/0"
+    result = files.read_json(folder / "result.json")
+    result["made_of"]["teacher"] = "0" * 64
+    files.write_json(folder / "result.json", result)
+    with pytest.raises(UserError, match="made from another teacher"):
+        replay.replay(copied, student="kd/0", replicate=0, quiet=True)
