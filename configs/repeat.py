@@ -35,8 +35,17 @@ def get_config(arg: str = "") -> ConfigDict:
         },
         "cnn": {"objective": distilled, "model": "vgg8", "width": 4, "train": {"augment": {"cutmix": 1.0}}},
     }
-    return base.variant(config, arg, {"plain": plain})
+    return base.variant(config, arg, {"plain": plain, "short": short})
 
 
 def plain(config: ConfigDict) -> None:
     config.reduction = "plain"
+
+
+def short(config: ConfigDict) -> None:
+    """Without what takes time and is not asked about: fold teachers, checkpoints, steps beyond the first few."""
+    config.graph.diagnosis = "none"
+    config.teacher.train.update(steps=10, checkpoint_every=0)
+    config.student.train.update(steps=8, checkpoint_every=0)
+    config.students.mlp.graph.update(view="mean", strength=0.8, mix=0.8)
+    del config.students["mlp_chunks"]

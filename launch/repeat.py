@@ -25,14 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICES, PROCESSES, WORKERS, CORES = (1, 2, 4, 8), (1, 2, 4), (0, 1, 4), (1, 2)
-# What takes time and is not asked about here: saving, and steps beyond the first few.
-SHORT = [
-    f"--config.{key}"
-    for key in (
-        *("student.train.steps=8", "student.train.checkpoint_every=0", "students.mlp_chunks.train.checkpoint_every=0"),
-        *("teacher.train.steps=10", "teacher.train.checkpoint_every=0"),
-    )
-]
+SHORT = "configs/repeat.py:short"
 STUDENT = "cnn/0"  # of configs/repeat.py: the one that is killed
 LIMIT = 900  # seconds a run may take
 
@@ -124,14 +117,14 @@ def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Itera
     for cell in cells[:: max(1, len(cells) // options.cells)][: options.cells]:
         devices, processes, workers, cores = cell
         place = work / "-".join(map(str, cell))
-        common = [*SHORT, f"--config.data.workers={workers}", *flags]
+        common = ["--replicate=0", f"--config.data.workers={workers}", *flags]  # no report
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         group = [f"--coordinator=localhost:{port}", f"--processes={processes}"] if processes > 1 else []
         host = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // processes}"}
         started = [
-            start(place, options.config, [*common, *group, *([f"--process={index}"] if group else [])], cores, host)
+            start(place, SHORT, [*common, *group, *([f"--process={index}"] if group else [])], cores, host)
             for index in range(processes)
         ]
         for process in started:

@@ -117,9 +117,13 @@ def test_vgg_weights_in_torch_layout_teach_from_an_npz(tiny: Any, tmp_path: Path
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
-def test_more_devices_give_the_same_to_tolerance(tiny: Any, done: Any, tmp_path: Path, devices: int):
-    run.distill(tiny.config(devices=devices), tmp_path, only="knowledge_graph/0", replicate=0, quiet=True)
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({"devices": 2}, marks=pytest.mark.slow), {"devices": 4}, {"devices": 2, "parallelism": "pmap"}],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_more_devices_give_the_same_to_tolerance(tiny: Any, done: Any, tmp_path: Path, changes: dict[str, Any]):
+    run.distill(tiny.config(**changes), tmp_path, only="knowledge_graph/0", replicate=0, quiet=True)
     for part in ("teacher", "students/knowledge_graph/0"):
         one, many = (root / "replicates" / "0" / part for root in (done.workdir, tmp_path))
         outputs = [files.read_arrays(folder / "predictions.safetensors")["logits"] for folder in (one, many)]
