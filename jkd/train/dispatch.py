@@ -40,8 +40,26 @@ class Step(Protocol):
     def bind(self, teacher: PyTree, knowledge: Knowledge, run: Run) -> Advance:
         """The function that runs a chunk's steps; it donates the state."""
 
+    def leaves(
+        self, state: TrainState, teacher: PyTree, knowledge: Knowledge, chunk: Batch, run: Run
+    ) -> tuple[tuple[str, str], ...]:
+        """What its checksums are of: `Program.checksum_leaves`."""
 
-class MeshStep:
+
+class Listed:
+    """A step that traces its program for the list of its leaves only once: it takes longer than many a tiny step."""
+
+    program: Program
+    _leaves: tuple[tuple[str, str], ...] = ()
+
+    def leaves(
+        self, state: TrainState, teacher: PyTree, knowledge: Knowledge, chunk: Batch, run: Run
+    ) -> tuple[tuple[str, str], ...]:
+        self._leaves = self._leaves or self.program.checksum_leaves(state, teacher, knowledge, chunk, run)
+        return self._leaves
+
+
+class MeshStep(Listed):
     """`Program.train_steps` under one `jax.jit`: batches split over the mesh, everything else on each device.
 
     Sums over the batch come in an order that the number of devices decides, so the bits depend on it.
@@ -74,7 +92,7 @@ class MeshStep:
         return advance
 
 
-class PmapStep:
+class PmapStep(Listed):
     """The same step under `jax.pmap`, for those whose tools expect it: equal to `jit` to rounding, no faster.
 
     The module's BatchNorm has to average over the axis `data` (`build_model(..., axis="data")`). Terms see the global

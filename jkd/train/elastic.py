@@ -21,14 +21,14 @@ import optax
 from jkd import processes, sharding
 from jkd.objective import Side
 from jkd.train.checksum import checksums
-from jkd.train.dispatch import Advance, MeshStep, Step
+from jkd.train.dispatch import Advance, Listed, MeshStep, Step
 from jkd.train.given import Knowledge, Run
 from jkd.train.shards import cut, join, tree_sum
 from jkd.train.state import PyTree, TrainState
 from jkd.train.step import Batch, Program, stages_after
 
 
-class ElasticStep:
+class ElasticStep(Listed):
     """A step of V virtual shards, dealt out to the processes and their devices.
 
     Args:

@@ -112,7 +112,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             count = min(int(chunk["count"]), last - step)
             chunk |= {"count": np.asarray(count, np.int32), "record": np.asarray(setup.folder is not None)}
             if written and record is None:
-                leaves = program.checksum_leaves(state, setup.teacher, setup.knowledge, chunk, setup.run)
+                leaves = setup.step.leaves(state, setup.teacher, setup.knowledge, chunk, setup.run)
                 record = Record(written, leaves, start=step)
             state, metrics = advance(state, chunk)
             pending.append((step, count, {key: chunk[key] for key in ("step", "id")}, metrics))

@@ -87,13 +87,8 @@ class Altered:
     """A step around which something happens: `around(advance, state, chunk)` is called in place of `advance`."""
 
     def __init__(self, sound: Any, around: Any) -> None:
-        self.sound, self.around, self.program, self.rows, self.place = (
-            sound,
-            around,
-            sound.program,
-            sound.rows,
-            sound.place,
-        )
+        self.sound, self.around, self.program = sound, around, sound.program
+        self.rows, self.place, self.leaves = sound.rows, sound.place, sound.leaves
 
     def bind(self, *given: Any) -> Any:
         advance = self.sound.bind(*given)
