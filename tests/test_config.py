@@ -115,6 +115,12 @@ def test_override_refuses_naming_key_and_expectation(path: str, text: str, messa
         ({"report.reference": "none"}, "there is no student 'none'"),
         ({"student.graph.edges": "real"}, "no objective term uses edges"),
         ({"teacher.fn": "a:b"}, "folds"),
+        ({"reduction": "elastik"}, "Did you mean 'elastic'?"),
+        ({"reduction": "elastic", "parallelism": "pmap"}, "adds up in plain order"),
+        ({"reduction": "elastic", "student.train.accumulate": 2}, "config.shards cuts the batch"),
+        ({"parallelism": "pmap", "teacher.train.accumulate": 2}, "devices cut the batch"),
+        ({"shards": 0}, "shards: expected 1 to"),
+        ({"student.train.digest_every": 0}, "digest_every: expected 1 to"),
     ],
 )
 @pytest.mark.fault(19)

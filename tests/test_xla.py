@@ -34,3 +34,13 @@ def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XLA_FLAGS", f"{' '.join(own)} --xla_force_host_platform_device_count=2")
     xla.set_flags()
     assert xla.flags() == list(own)
+
+
+def test_elastic_reduction_pins_the_thread_pool_and_leaves_a_users_own(monkeypatch: pytest.MonkeyPatch):
+    code = "import os\nfrom jkd import xla\nxla.set_flags('elastic')\nprint(os.environ['NPROC'], xla.flags())"
+    for own, expected in (("", f"{xla.THREADS} "), ("3", "3 ")):
+        monkeypatch.delenv("NPROC", raising=False)
+        if own:
+            monkeypatch.setenv("NPROC", own)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        assert done.stdout.startswith(expected), done.stderr
