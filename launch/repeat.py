@@ -82,8 +82,7 @@ def again(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator
 def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """R1: one student of a run whose teacher and graph are there; killed, then started again."""
     flags = [*flags, f"--only={STUDENT}"]
-    base, cache = work / "base", {"JAX_COMPILATION_CACHE_DIR": str(work / "cache")}
-    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    base, cache = work / "base", kept_programs(work / "cache")
     distill(base, options.config, flags, environment=cache)
     yield "unbroken", digests(base)
     student = f"replicates/0/students/{STUDENT}"
@@ -123,6 +122,8 @@ def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Itera
             port = free.getsockname()[1]
         group = [f"--coordinator=localhost:{port}", f"--processes={processes}"] if processes > 1 else []
         host = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // processes}"}
+        # Loader workers have no say in what is compiled: each of the other three settings compiles its own once.
+        host |= kept_programs(work / f"programs-{devices}-{processes}-{cores}")
         started = [
             start(place, SHORT, [*common, *group, *([f"--process={index}"] if group else [])], cores, host)
             for index in range(processes)
@@ -131,6 +132,15 @@ def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Itera
             check(process)
         yield f"{devices} devices, {processes} processes, {workers} workers, {cores} cores", digests(place)
         shutil.rmtree(place)
+
+
+def kept_programs(folder: Path) -> dict[str, str]:
+    """Environment in which compiled programs are kept in a folder and taken from there."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def distill(place: Path, config: str, flags: list[str], **options: object) -> None:
