@@ -1,4 +1,4 @@
-"""A run of seconds that passes through all that has to repeat: what `launch/topology.py` makes again and again.
+"""A run of seconds that passes through all that has to repeat: what `launch/repeat.py` makes again and again.
 
     jkd distill --config=configs/repeat.py --workdir=runs/repeat
 

@@ -24,6 +24,19 @@ from jkd.changes import Change
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 # Compilers of other devices: recorded where they are installed.
 PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+# Of jax's settings those that change what is computed; of the environment's variables those that compilers read.
+MATTERS = frozenset(
+    f"jax_{name}"
+    for name in (
+        *("disable_most_optimizations", "disable_jit", "numpy_dtype_promotion"),
+        *("use_shardy_partitioner", "memory_fitting_level", "optimization_level"),
+        *("exec_time_optimization_effort", "random_seed_offset"),
+    )
+)
+VARIABLES = (
+    *("LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
+    *("TF_CUDNN_DETERMINISTIC", "TF_CUDNN_USE_AUTOTUNE"),
+)
 MOST_PATCH = 2**20  # bytes of a patch that are kept
 DIFF = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
 # Instruction sets that XLA's code generator picks code by; the rest of the kernel's list says nothing of arithmetic.
@@ -47,6 +60,8 @@ def describe_environment(mesh: Mesh | None = None) -> Environment:
       devices: `platform`, `kind`, `runtime` (the driver's version), `seen` (by jax), `count` (in the mesh),
         `processes`, and `mesh` (axis -> size; `{}` without one). With the elastic reduction the mesh has one device,
         and others work for it.
+      jax: settings of jax that change what is computed.
+      variables: of the environment, that compilers of accelerators read; those that are set.
       precision: jax's defaults: `matmul`, `x64`, `random` (generator), `partitionable`.
       source: `commit` and `patch` (see `source`), or None.
     """
@@ -66,6 +81,8 @@ def describe_environment(mesh: Mesh | None = None) -> Environment:
             "processes": jax.process_count(),
             "mesh": {str(axis): int(size) for axis, size in mesh.shape.items()} if mesh else {},
         },
+        "jax": {name: str(value) for name, value in sorted(jax.config.values.items()) if name in MATTERS},
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "precision": {
             "matmul": str(setting("default_matmul_precision") or "default"),
             "x64": bool(setting("enable_x64")),
@@ -117,6 +134,8 @@ def sentence(change: Change) -> str:
         "cpu": f"The CPU's {key}",
         "devices": f"The devices' {key}",
         "precision": f"jax's default of {key}",
+        "jax": f"jax's setting {key}",
+        "variables": f"The environment's variable {key}",
     }.get(group, change.key)
     return f"{what} was {_spelled(old)} and is {_spelled(new)}."
 

@@ -121,6 +121,16 @@ def describe(config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None) -> 
     )
 
 
+def same_everywhere(config: ConfigDict, dataset: DataSet) -> dict[str, Any]:
+    """What several processes that compute one run must have in common."""
+    now = describe_environment()
+    return {
+        "config": configs.as_dict(config),
+        "data": dataset.fingerprint,
+        **{key: now[key] for key in ("versions", "xla_flags", "threads", "precision", "jax", "source")},
+    }
+
+
 def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     """The resolved config and the whole manifest of the run in `workdir`."""
     if not places.exists(workdir) or not workdir.is_dir():

@@ -15,8 +15,8 @@ from jkd.errors import UserError
 from jkd.parts import Place, Training
 from jkd.places import Path
 from jkd.progress import RunProgress
-from jkd.train import record
-from jkd.train.rerun import Outcome, Stored, rerun
+from jkd.train import checkpoint, record
+from jkd.train.rerun import NotComparable, Outcome, Stored, rerun
 
 SAME, DIVERGED, INCOMPARABLE = 0, 3, 4  # exit codes
 FILE = "replay.json"
@@ -84,11 +84,16 @@ def replay(
     workdir = places.path_of(workdir)
     other = places.path_of(against) if against else workdir
     config, saved = manifest.read(workdir)
+    if first < 0 or last < 0 or (last and last <= first):
+        raise UserError(f"--from={first} --to={last}: expected steps from 0 on, the second behind the first.")
     if replicate is not None and not 0 <= replicate < config.replicates:
         raise UserError(f"--replicate: expected 0 to {config.replicates - 1}, got {replicate}.")
     session = build.open_session(config)
     manifest.check_data(workdir, saved, session.dataset)
-    theirs = manifest.read(other)[1]["environment"]
+    try:
+        theirs = manifest.read(other)[1]["environment"]
+    except UserError as error:
+        raise UserError(str(error).replace("--workdir", "--against" if against else "--workdir")) from None
     points = tuple(map(sentence, differences(theirs, describe_environment(session.mesh), config.reduction)))
     if points and not anyway:
         return [Replayed(str(other), None, points)]
@@ -108,10 +113,13 @@ def replay(
             progress.start(label)
             split = make_split(session.dataset, config.data, place.replicate)
             training = parts.training_again(session, split, place, part)
-            outcome = _rerun(training, source.part(part), first, last, progress)
-            found = Replayed(label, outcome, points)
+            try:
+                _check_inputs(place.part(part), source.part(part))
+                found = Replayed(label, _rerun(training, source.part(part), first, last, progress), points)
+            except NotComparable as error:
+                found = Replayed(label, None, (str(error),))
             files.write_json(place.part(part) / FILE, _plain(found, against))
-            progress.finish("the same" if found.code == SAME else "differs")
+            progress.finish({SAME: "the same", DIVERGED: "differs"}.get(found.code, "not comparable"))
             done.append(found)
     return done
 
@@ -131,15 +139,34 @@ def _rerun(training: Training, folder: Path, first: int, last: int, progress: Ru
     final = None
     if finished.exists():
         result = files.read_json(finished)
-        if changed := result.get("changes"):
-            raise UserError(f"{folder}: its settings changed at step {changed[0]['step']}; no config makes it again.")
+        if not isinstance(result, dict) or not isinstance(result.get("steps"), int):
+            raise UserError(f"{finished} is not the result of a part.")
         final = (result["steps"], compress.load_variables(folder / "variables.safetensors"))
     stored = Stored(folder / "checkpoints", training.init(), final)
     return rerun(replace(training.setup, progress=progress.step), record.read(folder), stored, first, last)
 
 
+def _check_inputs(folder: Path, other: Path) -> None:
+    """Whether a part can be expected to do what a record says: it was made from the same, all the way."""
+    ours, theirs = made_of(folder), made_of(other)
+    for changed in (*ours[1], *theirs[1]):
+        raise NotComparable(f"Its {changed['key']} changed at step {changed['step']}: no config makes it again.")
+    if ours[0] and theirs[0] and (unlike := changes.between(theirs[0], ours[0])):
+        raise NotComparable(f"It was made from something else: {changes.listed(unlike)}.")
+
+
+def made_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a part is made from and what changed on its way, by its result or its newest checkpoint."""
+    newest = checkpoint.steps(folder / "checkpoints")[-1:]
+    for path in (folder / "result.json", *(folder / "checkpoints" / f"{step}.json" for step in newest)):
+        if path.exists():
+            said = files.read_json(path)
+            if isinstance(said, dict):
+                return said.get("made_of") or {}, said.get("changes") or []
+    return {}, []
+
+
 def _plain(found: Replayed, against: Any) -> dict[str, Any]:
     """As JSON."""
-    assert found.outcome is not None
     plain = {"code": found.code, "found": str(found), "points": list(found.points), "against": str(against)}
-    return plain | {"outcome": asdict(found.outcome)}
+    return plain | {"outcome": found.outcome and asdict(found.outcome)}

@@ -60,6 +60,7 @@ def distill(
     manifest.check_place(workdir)
     session = build.open_session(config)
     parts.check(session)  # up to here nothing is written
+    processes.agree(manifest.same_everywhere(config, session.dataset), "config, data or environment")
     allowed = manifest.open_run(workdir, config, session.dataset, session.mesh, allow_change)
     with (
         processes.in_touch(lambda: f"in {workdir}"),

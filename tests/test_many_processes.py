@@ -69,6 +69,7 @@ checkpoint.save = dying
 """
 
 
+@pytest.mark.fault(18)
 def test_a_lost_process_ends_the_others_and_one_alone_goes_on_to_the_same_bits(tiny: Any, tmp_path: Path):
     elastic = ("--config.reduction=elastic", "--only=knowledge_graph")
     started = _start(tiny, tmp_path / "cut", *elastic, code=(DIES, ""))

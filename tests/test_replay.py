@@ -32,7 +32,8 @@ def test_it_goes_from_a_checkpoint_to_a_step(copied: Path):
 
 
 def _tamper(folder: Path, step: int, leaf: str) -> None:
-    """Changes what the record says of a leaf at a step."""
+    """Changes what the record says of a leaf at a step, and takes away the digests that would give it away."""
+    (folder / "digests.jsonl").unlink()
     names = [name for name, _ in json.loads((folder / "checksums.json").read_text())["leaves"]]
     rows = np.fromfile(folder / "checksums.bin", "<u4").reshape(-1, len(names))
     rows[step, names.index(leaf)] ^= 1
@@ -68,6 +69,21 @@ def test_another_run_of_the_same_config_is_held_against_it(tiny: Any, copied: Pa
     assert found.code == replay.SAME
 
 
+def test_a_run_of_another_config_is_told_from_a_difference(tiny: Any, copied: Path, tmp_path: Path):
+    other = tiny.config(student__train__optimizer__learning_rate=0.02)
+    run.distill(other, tmp_path / "other", only="kd/0", replicate=0, quiet=True)
+    (found,) = replay.replay(copied, student="kd/0", replicate=0, against=tmp_path / "other", quiet=True)
+    assert found.code == replay.INCOMPARABLE and "learning_rate: 0.02 -> 0.01" in str(found)
+
+
+def test_another_setting_of_jax_is_another_environment(tiny: Any, copied: Path):
+    here = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    arguments = ("replay", f"--workdir={copied}", "--student=kd/0", "--replicate=0", "--quiet")
+    process = tiny.start(*arguments, environment=here)
+    said, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == replay.INCOMPARABLE and "disable_most_optimizations" in said, errors
+
+
 def test_another_environment_is_named_and_not_compared(tiny: Any, copied: Path):
     here = {"NPROC": "7"} if os.environ.get("NPROC") != "7" else {"NPROC": "6"}
     arguments = ("replay", f"--workdir={copied}", "--student=kd/0", "--replicate=0", "--quiet")
@@ -82,7 +98,10 @@ def test_another_environment_is_named_and_not_compared(tiny: Any, copied: Path):
     [
         ({"student": "kd/9"}, "expected one of"),
         ({"replicate": 2}, "expected 0 to 1"),
-        ({"workdir": Path("nowhere")}, "no folder"),
+        ({"workdir": Path("nowhere")}, "--workdir: there is no folder"),
+        ({"against": Path("nowhere")}, "--against: there is no folder"),
+        ({"first": 5, "last": 3}, "the second behind the first"),
+        ({"last": -1}, "from 0 on"),
     ],
 )
 def test_mistakes_are_one_message(copied: Path, given: dict[str, Any], words: str):

@@ -63,7 +63,7 @@ def _where(wanted: Array | bool, leaves: dict[str, Array]) -> dict[str, Array]:
 
 
 def checksum(leaf: Array) -> UInt32[Array, ""]:
-    """The checksum of one array, whatever its shape: modular sums do not depend on the order of adding."""
+    """The checksum of one array, whatever its shape: modular sums do not depend on the order of adding. Never 0."""
     # Folding the high half into the low one: a float's sign and exponent would else be lost to an even difference of
     # weights, and rows of a one-hot array could change places unseen.
     words = _words(leaf)
@@ -71,7 +71,13 @@ def checksum(leaf: Array) -> UInt32[Array, ""]:
         words = words.reshape(-1, LANES)
         words = (words ^ (words >> jnp.uint32(16))) * _weights(words.shape[0], 0x9E3779B1)[:, None]
         words = jnp.sum(words, axis=0, dtype=jnp.uint32)
-    return jnp.sum((words ^ (words >> jnp.uint32(16))) * _weights(words.size, 0x85EBCA77), dtype=jnp.uint32)
+    words = (words ^ (words >> jnp.uint32(16))) * _weights(words.size, 0x85EBCA77)
+    return never_zero(jnp.sum(words, dtype=jnp.uint32) + jnp.uint32(0x9E3779B9))  # all zeros would else give 0
+
+
+def never_zero(sums: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:
+    """0 stands for a checksum that was not taken."""
+    return jnp.where(sums == 0, jnp.uint32(1), sums)
 
 
 def _weights(size: int, factor: int) -> UInt32[Array, " n"]:

@@ -20,7 +20,7 @@ import optax
 
 from jkd import processes, sharding
 from jkd.objective import Side
-from jkd.train.checksum import checksums
+from jkd.train.checksum import checksums, never_zero
 from jkd.train.dispatch import Advance, Listed, MeshStep, Step
 from jkd.train.given import Knowledge, Run
 from jkd.train.shards import cut, join, tree_sum
@@ -137,10 +137,10 @@ class ElasticStep(Listed):
         total = tree_sum(grads)
         stats = jax.tree.map(lambda leaf: leaf / self.shards, tree_sum([stats for stats, _ in rest]))
         # A leaf of the whole batch is cut into its shards' parts: their checksums are summed with odd weights again.
-        parts = sum(sums * np.uint32(2 * shard + 1) for shard, (_, sums) in enumerate(rest))
+        parts = tree_sum([sums * np.uint32(2 * shard + 1) for shard, (_, sums) in enumerate(rest)])
         before = checksums(self.program.stages_before(state), record)
         after = checksums(stages_after(total, own), record)
-        row = jnp.concatenate([before, jnp.where(record, parts, jnp.zeros_like(parts)), after])
+        row = jnp.concatenate([before, jnp.where(record, never_zero(parts), jnp.zeros_like(parts)), after])
         return self.program.update(state, total, own, stats), optax.global_norm(total), row
 
     def _everyones(self, trees: list[PyTree]) -> list[PyTree]:

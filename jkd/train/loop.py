@@ -19,7 +19,7 @@ from jkd.train import checkpoint, finite, interrupt
 from jkd.train.dispatch import Step
 from jkd.train.given import Knowledge, Run
 from jkd.train.metrics import MetricsLog
-from jkd.train.record import Record
+from jkd.train.record import Record, of_given
 from jkd.train.state import PyTree, TrainState
 
 Evaluate = Callable[[PyTree], dict[str, float]]
@@ -113,7 +113,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             chunk |= {"count": np.asarray(count, np.int32), "record": np.asarray(setup.folder is not None)}
             if written and record is None:
                 leaves = setup.step.leaves(state, setup.teacher, setup.knowledge, chunk, setup.run)
-                record = Record(written, leaves, start=step)
+                record = Record(written, leaves, of_given(setup.teacher, setup.knowledge), start=step)
             state, metrics = advance(state, chunk)
             pending.append((step, count, {key: chunk[key] for key in ("step", "id")}, metrics))
             before, step = step, step + count
@@ -140,6 +140,8 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
         assert step == last, (step, last, saved)
         flush()
         _check_finite(state, setup.folder)
+        if setup.folder and processes.count() > 1:
+            processes.agree(digest.of_tree(jax.tree.map(np.asarray, state.params)), f"the parameters of {setup.folder}")
     return state
 
 
@@ -152,8 +154,8 @@ def _enough_memory(folder: Path | None) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise UserError(
-            f"a device has too little memory for the steps of {folder}. Raise train.accumulate (micro-batches of a "
-            "step), lower train.batch, or use more devices; earlier checkpoints are kept."
+            f"a device has too little memory for the steps of {folder}. Raise train.accumulate (with elastic "
+            "reduction config.shards), lower train.batch, or use more devices; earlier checkpoints are kept."
         ) from None
 
 

@@ -1,7 +1,9 @@
 """What a part did, step by step, in a form that another run can be held against.
 
-    checksums.json   name, dtype and shape of the leaves, in order
-    checksums.bin    one row a step: a uint32 (little endian) for each leaf, of what the step passed through
+    checksums.json   name, dtype and shape of the leaves, in order; SHA-256 of what was given: the teacher's variables
+                     and the graph's arrays
+    checksums.bin    one row a step: a uint32 (little endian) for each leaf of what the step passed through, 0 where it
+                     was not taken
     digests.jsonl    every `digest_every` steps the SHA-256 of the whole state, chained
 
 A line of `digests.jsonl` holds `step`, the `loss` of that step as a hexadecimal float, the SHA-256 of each part of the
@@ -11,7 +13,9 @@ is hashed by a thread, off the path of the steps.
 """
 
 import json
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -27,6 +31,24 @@ NAMES, ROWS, LINES = "checksums.json", "checksums.bin", "digests.jsonl"
 PARTS = ("params", "batch_stats", "objective", "opt_state", "ema")
 
 Line = dict[str, Any]
+Leaves = tuple[tuple[str, str], ...]  # name and kind of each
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A record as it is on disk.
+
+    Attributes:
+      leaves: name and kind of each.
+      rows: one a step, uint32 `[steps, leaves]`.
+      lines: of `digests.jsonl`.
+      given: SHA-256 of each array that training was given, `teacher/...` and `graph/...`.
+    """
+
+    leaves: Leaves = ()
+    rows: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint32))
+    lines: tuple[Line, ...] = ()
+    given: dict[str, str] = field(default_factory=dict)
 
 
 class Record:
@@ -34,24 +56,22 @@ class Record:
 
     Args:
       folder: of the part.
-      leaves: their names and kinds, as `Program.checksum_leaves` gives them.
+      leaves: as `Program.checksum_leaves` gives them.
+      given: as `of_given` gives it.
       start: the step that the run goes on from.
     """
 
-    def __init__(self, folder: Path, leaves: tuple[tuple[str, str], ...], start: int) -> None:
-        self.folder = folder
-        kept = read(folder)
-        if not start or kept.leaves != leaves:  # nothing to go on from, or the record of another version
-            kept = Kept(leaves, np.zeros((0, len(leaves)), np.uint32), [])
+    def __init__(self, folder: Path, leaves: Leaves, given: dict[str, str], start: int) -> None:
+        kept = _kept(folder, leaves) if start else Kept()
         rows = np.zeros((start, len(leaves)), np.uint32)  # zeros: not recorded
-        rows[: len(kept.rows)] = kept.rows[:start]
+        if kept.leaves:
+            rows[: len(kept.rows)] = kept.rows[:start]
         lines = [line for line in kept.lines if line["step"] <= start]
-        files.write_json(folder / NAMES, {"leaves": [list(leaf) for leaf in leaves]})
-        files.write_bytes(folder / ROWS, rows.astype("<u4").tobytes())
+        files.write_json(folder / NAMES, {"leaves": [list(leaf) for leaf in leaves], "given": given})
+        files.write_bytes(folder / ROWS, _bytes(rows))
         files.write_bytes(folder / LINES, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self.chain = lines[-1]["chain"] if lines else ""
-        since = lines[-1]["step"] if lines else 0
-        self._since = [rows[since:].astype("<u4").tobytes()]
+        self._since = [_bytes(rows[lines[-1]["step"] if lines else 0 :])]
         self._rows = files.appender(folder / ROWS)
         self._lines = files.appender(folder / LINES)
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="jkd-digest")
@@ -59,7 +79,7 @@ class Record:
 
     def add(self, rows: UInt32[np.ndarray, "s leaves"]) -> None:
         """Appends the rows of the steps just done."""
-        data = rows.astype("<u4").tobytes()
+        data = _bytes(rows)
         self._since.append(data)
         self._rows.write(data)
 
@@ -73,9 +93,7 @@ class Record:
     def flush(self) -> None:
         """Writes the lines whose state is hashed, waiting for it."""
         for line, hashed in self._pending:
-            parts = hashed.result()
-            line |= {"parts": parts, "state": digest.of_json([line["step"], parts])}
-            self.chain = line["chain"] = digest.of_json([self.chain, line])
+            self.chain = _chained(self.chain, line | {"parts": hashed.result()}, into=line)
             self._lines.write((json.dumps(line) + "\n").encode())
         self._pending.clear()
 
@@ -86,41 +104,79 @@ class Record:
         self._lines.close()
 
 
-class Kept:
-    """What `read` found.
-
-    Attributes:
-      leaves: name and kind of each.
-      rows: one a step, uint32 `[steps, leaves]`.
-      lines: of `digests.jsonl`.
-    """
-
-    def __init__(self, leaves: tuple[tuple[str, str], ...], rows: np.ndarray, lines: list[Line]) -> None:
-        self.leaves, self.rows, self.lines = leaves, rows, lines
-
-
 def read(folder: Path) -> Kept:
-    """A part's record, empty where there is none; a row or line cut short by a kill is left out.
+    """A part's record, empty where there is none; a last row or line cut short by a kill is left out.
 
     Raises:
-      UserError: when its files do not belong together.
+      UserError: when it is damaged: not of the form above, or not what its digests say.
     """
-    if not (folder / NAMES).is_file():
-        return Kept((), np.zeros((0, 0), np.uint32), [])
+    if not (folder / NAMES).exists():
+        return Kept()
     listed = files.read_json(folder / NAMES)
-    if not isinstance(listed, dict) or not isinstance(listed.get("leaves"), list):
-        raise UserError(f"{folder / NAMES} does not list leaves. Delete it; the record begins anew.")
-    leaves = tuple((str(name), str(kind)) for name, kind in listed["leaves"])
-    data = (folder / ROWS).read_bytes() if (folder / ROWS).is_file() else b""
-    whole = len(data) // (4 * len(leaves)) if leaves else 0
-    rows = np.frombuffer(data[: whole * 4 * len(leaves)], "<u4").reshape(whole, len(leaves))
+    try:
+        leaves = tuple((str(name), str(kind)) for name, kind in listed["leaves"])
+        given = {str(name): str(sha) for name, sha in listed["given"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise _damaged(folder / NAMES, "it does not list leaves and what was given") from None
+    data = (folder / ROWS).read_bytes() if (folder / ROWS).exists() else b""
+    width = 4 * len(leaves)
+    whole = len(data) // width if width else 0
+    rows = np.frombuffer(data[: whole * width], "<u4").reshape(whole, len(leaves))
+    return Kept(leaves, rows, _lines(folder / LINES, rows), given)
+
+
+def _lines(path: Path, rows: np.ndarray) -> tuple[Line, ...]:
+    """The lines, each what the chain says; of a kill, half a last one."""
     lines: list[Line] = []
-    for text in (folder / LINES).read_text(encoding="utf-8").splitlines() if (folder / LINES).is_file() else []:
+    texts = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, text in enumerate(texts[:-1], 1):
+        first, chain = (int(lines[-1]["step"]), str(lines[-1]["chain"])) if lines else (0, "")
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return Kept(leaves, rows, lines)
+            line = json.loads(text)
+            again = {key: line[key] for key in ("step", "loss", "rows", "parts")}
+            last = int(line["step"])
+            if last <= len(rows):  # the rest was cut off with the rows
+                again["rows"] = digest.of_bytes(_bytes(rows[first:last]))
+            _chained(chain, again)
+            sound = last > first and again == line
+        except (KeyError, TypeError, ValueError, AttributeError):  # also of what is not UTF-8
+            sound = False
+        if not sound:
+            raise _damaged(path, f"line {number} is not what its digests say")
+        lines.append(line)
+    return tuple(lines)
+
+
+def _kept(folder: Path, leaves: Leaves) -> Kept:
+    """The record to go on with; where it is damaged or of another version, none, with a warning."""
+    try:
+        kept = read(folder)
+    except UserError as error:
+        warnings.warn(f"{error} It begins anew from here.", stacklevel=4)
+        return Kept()
+    return kept if kept.leaves == leaves else Kept()
+
+
+def _chained(before: str, line: Line, into: Line | None = None) -> str:
+    """Adds `state` and `chain` to a line (or to `into`, with `parts`) and returns the chain."""
+    into = line if into is None else into
+    into |= {"parts": line["parts"], "state": digest.of_json([line["step"], line["parts"]])}
+    into["chain"] = digest.of_json([before, {key: into[key] for key in ("step", "loss", "rows", "parts", "state")}])
+    chain: str = into["chain"]
+    return chain
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"the record {path} is damaged: {what}.")
+
+
+def _bytes(rows: np.ndarray) -> bytes:
+    return np.ascontiguousarray(rows).astype("<u4").tobytes()
+
+
+def of_given(teacher: Any, knowledge: Any) -> dict[str, str]:
+    """SHA-256 of each array that training is given: the teacher's variables, the graph's arrays."""
+    return digest.of_leaves({"teacher": teacher, "graph": knowledge})
 
 
 def parts_of(state: TrainState) -> dict[str, Any]:

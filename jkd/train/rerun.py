@@ -19,7 +19,7 @@ from jkd.places import Path
 from jkd.train import checkpoint
 from jkd.train.checksum import STAGES
 from jkd.train.loop import Fit
-from jkd.train.record import Kept, of_parts, parts_of
+from jkd.train.record import Kept, Leaves, of_given, of_parts, parts_of
 from jkd.train.state import TrainState
 
 SHOWN = 8  # leaves that are told by name
@@ -94,11 +94,17 @@ def rerun(setup: Fit, record: Kept, stored: "Stored", first: int = 0, last: int 
       record: what it did then.
       stored: its checkpoints and final variables, and its state at step 0.
       first: the step to begin after; the nearest checkpoint before it is taken, or step 0.
-      last: the last step; 0 = of the whole run.
+      last: the last step; 0 = the last that is recorded, which of a finished part has to be the last of all.
+
+    Raises:
+      NotComparable: when the record does not hold all of these steps, or is of other leaves.
     """
     program = setup.step.program
     state, start = stored.before(first)
-    last = min(last or program.steps, program.steps)
+    last = last or (program.steps if stored.final else len(record.rows))
+    _check_whole(record, start, last, program.steps)
+    if given := _given_otherwise(record, of_given(setup.teacher, setup.knowledge), start):
+        return Outcome(start, start, 0, 0, given)
     state, step = setup.step.place(state), start
     advance = setup.step.bind(setup.teacher, setup.knowledge, setup.run)
     lines = {line["step"]: line for line in record.lines}
@@ -106,15 +112,18 @@ def rerun(setup: Fit, record: Kept, stored: "Stored", first: int = 0, last: int 
     for chunk in setup.batches(start) if start < last else ():
         count = min(int(chunk["count"]), last - step)
         chunk |= {"count": np.asarray(count, np.int32), "record": np.asarray(True)}
+        if step == start:
+            _check_leaves(record, setup.step.leaves(state, setup.teacher, setup.knowledge, chunk, setup.run))
         state, metrics = advance(state, chunk)
         theirs = record.rows[step : step + count]
         if parting is None or parting.stage == "state":  # which leaves, the row of the next step can tell
             parting = _first_difference(record, theirs, np.asarray(metrics["checksums"]), step) or parting
-            rows += int(theirs.any(axis=1).sum())
+            rows += count
         step += count
         if parting is None and step in lines:
             digests += 1
-            if of_parts(parts_of(state)) != lines[step]["parts"]:
+            alike = float(metrics["loss"][count - 1]).hex() == lines[step]["loss"]
+            if of_parts(parts_of(state)) != lines[step]["parts"] or not alike:
                 parting = Parting(step, "state", ())
         if setup.progress:
             setup.progress(step, last, float(metrics["loss"][count - 1]))
@@ -129,9 +138,38 @@ def rerun(setup: Fit, record: Kept, stored: "Stored", first: int = 0, last: int 
     return Outcome(start, step, rows, digests, parting)
 
 
+class NotComparable(Exception):
+    """Nothing can be said: why."""
+
+
+def _check_whole(record: Kept, start: int, last: int, steps: int) -> None:
+    if last > steps or last <= start:
+        raise NotComparable(f"There are no steps from {start} to {last}; it has {steps}.")
+    taken: np.ndarray = np.any(record.rows[start:last], axis=1)
+    if len(taken) < last - start or not taken.all():
+        raise NotComparable(f"The record holds {int(taken.sum())} of the {last - start} steps from {start} to {last}.")
+
+
+def _check_leaves(record: Kept, leaves: Leaves) -> None:
+    theirs, ours = {name for name, _ in record.leaves}, {name for name, _ in leaves}
+    if [name for name, _ in record.leaves] != [name for name, _ in leaves]:
+        odd = ", ".join(sorted(theirs ^ ours)[:4]) or "in another order"
+        raise NotComparable(f"The record is of other leaves ({odd}): another version of jkd, or another network.")
+
+
+def _given_otherwise(record: Kept, given: dict[str, str], start: int) -> Parting | None:
+    """Whether the teacher's variables or the graph's arrays are not those that training was given."""
+    unlike = [name for name in record.given if given.get(name) != record.given[name]]
+    if not unlike:
+        return None
+    stage = next(stage for stage in STAGES if any(name.startswith(f"{stage}/") for name in unlike))
+    leaves = [Leaf(name, "as given") for name in unlike if name.startswith(f"{stage}/")]
+    return Parting(start + 1, stage, tuple(leaves[:SHOWN]), len(leaves[SHOWN:]))
+
+
 def _first_difference(record: Kept, theirs: np.ndarray, ours: np.ndarray, first: int) -> Parting | None:
     """The first row, and in it the first stage, in which both were recorded and differ."""
-    # The optimiser's checksums are zero where they were not taken, and so is a whole row.
+    # 0 where a checksum was not taken: of the optimiser's state, in most steps of a chunk.
     differs = (theirs != ours[: len(theirs)]) & (theirs != 0) & (ours[: len(theirs)] != 0)
     if not differs.any():
         return None

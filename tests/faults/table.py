@@ -36,6 +36,10 @@ FAULTS = {
         "a loader process killed, or its parent",
         "found in 5 s, replaced once with the same order, else exit; orphans end",
     ),
+    18: (
+        "one of two processes killed",
+        "the other ends in a minute, with rank and step; one alone goes on to the same bits",
+    ),
     19: ("typos, wrong types and conflicts in configs", "refused before jax is loaded, with the nearest key"),
     20: ("resumed with another config, data, teacher or graph", "refused, with the differences"),
     21: ("pickles with a payload, by any name", "never loaded; the message says how to convert them"),

@@ -1,5 +1,6 @@
 """Running a part again: what is the same is the same; of an injected fault, step, stage and leaf are named."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 
 from jkd import digest, sharding
+from jkd.errors import UserError
 from jkd.train import record
 from jkd.train.dispatch import MeshStep
 from jkd.train.loop import Fit, fit
-from jkd.train.rerun import Parting, Stored, rerun, ulps
+from jkd.train.rerun import NotComparable, Parting, Stored, rerun, ulps
 
 SHAPE, STEPS = (4, 4, 1), 6
 TERMS = {"joined_beliefs": 0.5, "rkd": 0.1, "projection": {"weight": 0.1, "detach": False}}
@@ -65,8 +67,8 @@ def test_a_sound_run_is_the_same_from_any_step_to_any_step(setup: Any, run: Any,
     fit(*setup(run, tmp_path))
     whole = _again(setup, run, tmp_path)
     assert (whole.first, whole.last, whole.rows, whole.digests, whole.parting) == (0, 6, 6, 2, None)
-    part = _again(setup, run, tmp_path, first=5, last=5)
-    assert (part.first, part.last, part.parting) == (5, 5, None)
+    part = _again(setup, run, tmp_path, first=4, last=5)
+    assert (part.first, part.last, part.rows, part.parting) == (4, 5, 1, None)
     middle = _again(setup, run, tmp_path, first=2, last=4)  # no checkpoint is that old: from the beginning
     assert (middle.first, middle.last, middle.rows, middle.digests) == (0, 4, 4, 1)
 
@@ -80,14 +82,96 @@ def test_a_resumed_run_has_the_record_of_an_unbroken_one(setup: Any, run: Any, t
     np.testing.assert_array_equal(one.rows, two.rows)
 
 
-def test_a_record_that_a_kill_cut_short_is_taken_as_far_as_it_goes(setup: Any, run: Any, tmp_path: Path):
+def test_a_record_that_a_kill_cut_short_is_read_as_far_as_it_goes(setup: Any, run: Any, tmp_path: Path):
     fit(*setup(run, tmp_path))
     with open(tmp_path / record.ROWS, "r+b") as file:
         file.truncate((tmp_path / record.ROWS).stat().st_size - 3)
     with open(tmp_path / record.LINES, "a") as lines:
         lines.write('{"step": 9, "lo')
     assert len(record.read(tmp_path).rows) == 5 and len(record.read(tmp_path).lines) == 2
-    assert _again(setup, run, tmp_path).parting is None
+    found = _again(setup, run, tmp_path)
+    assert found.parting is None and (found.last, found.rows) == (5, 5)
+    with pytest.raises(NotComparable, match="holds 5 of the 6 steps"):
+        _again(setup, run, tmp_path, last=6)
+
+
+def test_rows_that_are_not_there_or_blank_are_not_the_same(setup: Any, run: Any, tmp_path: Path):
+    fit(*setup(run, tmp_path))
+    rows = np.array(record.read(tmp_path).rows)
+    rows[2] = 0
+    (tmp_path / record.LINES).unlink()
+    rows.astype("<u4").tofile(tmp_path / record.ROWS)
+    with pytest.raises(NotComparable, match="holds 5 of the 6 steps"):
+        _again(setup, run, tmp_path)
+    (tmp_path / record.ROWS).write_bytes(b"")
+    with pytest.raises(NotComparable, match="no steps from 0 to 0"):
+        _again(setup, run, tmp_path)
+
+
+def _line(**changes: Any) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        lines = [json.loads(text) for text in (folder / record.LINES).read_text().splitlines()]
+        lines[0] |= changes
+        (folder / record.LINES).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    return damage
+
+
+def _text(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(content) and None
+
+
+DAMAGES = {
+    "loss": _line(loss="0x1p+0"),
+    "rows": _line(rows="0" * 64),
+    "state": _line(state="0" * 64),
+    "chain": _line(chain="0" * 64),
+    "parts": _line(parts={}),
+    "a number": _text(record.LINES, b"5\n"),
+    "another object": _text(record.LINES, b'{"a": 1}\n'),
+    "no text": _text(record.LINES, b"\xff\xfe\n"),
+    "no leaves": _text(record.NAMES, b'{"leaves": [["x"]], "given": {}}'),
+    "a list": _text(record.NAMES, b"[5]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_record_is_refused_and_a_resumed_run_begins_another(
+    setup: Any, run: Any, tmp_path: Path, damage: str
+):
+    fit(*setup(run, tmp_path), stop_at=4)
+    DAMAGES[damage](tmp_path)
+    with pytest.raises(UserError, match="is damaged"):
+        record.read(tmp_path)
+    with pytest.warns(UserWarning, match="begins anew"):
+        fit(*setup(run, tmp_path))
+    kept = record.read(tmp_path)
+    assert [line["step"] for line in kept.lines] == [6]
+    assert kept.rows.any(axis=1).tolist() == [False] * 4 + [True] * 2
+    assert _again(setup, run, tmp_path, first=4).parting is None
+
+
+def test_a_change_of_a_leaf_of_zeros_is_seen(setup: Any, run: Any, tmp_path: Path):
+    fit(*setup(run, tmp_path))
+    fresh, state = setup(run)
+    bias = state.params["classifier"]["bias"].at[0].set(np.float32(1e-45))
+    other = state.replace(params=state.params | {"classifier": state.params["classifier"] | {"bias": bias}})
+    parting = rerun(fresh, record.read(tmp_path), Stored(tmp_path / "checkpoints", other)).parting
+    assert parting and (parting.step, parting.stage) == (0, "update")
+    assert [leaf.path for leaf in parting.leaves] == ["update/params/classifier/bias"]
+
+
+@pytest.mark.parametrize("what", ["teacher", "graph"])
+def test_another_teacher_or_graph_is_told_before_the_first_step(setup: Any, run: Any, tmp_path: Path, what: str):
+    fit(*setup(run, tmp_path))
+    fresh, state = setup(run)
+    if what == "teacher":
+        fresh = replace(fresh, teacher=jax.tree.map(lambda leaf: leaf * 2, fresh.teacher))
+    else:
+        fresh = replace(fresh, knowledge=fresh.knowledge._replace(features=fresh.knowledge.features * 2))
+    parting = rerun(fresh, record.read(tmp_path), Stored(tmp_path / "checkpoints", state)).parting
+    assert parting and (parting.step, parting.stage) == (1, what)
+    assert all(leaf.path.startswith(f"{what}/") for leaf in parting.leaves)
 
 
 def test_other_data_part_at_the_first_batch(setup: Any, run: Any, tmp_path: Path):
