@@ -166,7 +166,7 @@ class Session:
 
 def open_session(config: ConfigDict) -> Session:
     """Opens the data set and the devices of a resolved config."""
-    xla.set_flags(config.reduction, config.deterministic)
+    xla.set_flags(config.reduction, config.deterministic, config.shards)
     processes.look()
     dataset = open_dataset(config.data)
     channels = dataset.shape[-1]

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if type(error).__name__ == "Interrupted":  # by name: importing the class would load jax
             return _ended(str(error), int(getattr(error, "code", 1)))
+        if processes.count() > 1:  # an orderly end would wait for the others, which wait for this one
+            traceback.print_exc()
+            return _ended("this process failed, and takes the others with it", 1)
         raise
     return 0
 
@@ -279,7 +283,7 @@ def _join_processes(options: argparse.Namespace, config: "ConfigDict") -> None: 
     if options.distributed or any(given):
         from jkd import processes, xla
 
-        xla.set_flags(config.reduction, config.deterministic)
+        xla.set_flags(config.reduction, config.deterministic, config.shards)
         processes.start(options.coordinator, options.processes, options.process)
 
 

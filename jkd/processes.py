@@ -6,6 +6,9 @@ its checkpoint when it is started again.
 """
 
 import contextlib
+import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +20,7 @@ from jkd.errors import UserError
 _place = [0, 1]  # rank and count
 
 LOST = ("Gloo", "NCCL", "coordination service", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")  # in jax's words
+PATIENCE = float(os.environ.get("JKD_PATIENCE", 120))  # seconds to wait for process 0 to be there
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
 
 
@@ -32,6 +36,8 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     Raises:
       UserError: when they do not find each other.
     """
+    if coordinator and process:
+        _find(coordinator)
     import jax  # not above: the command line answers a mistake before jax is loaded
 
     given: dict[str, Any] = {}
@@ -46,6 +52,25 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
             "says who they are; elsewhere give --coordinator=HOST:PORT --processes=N --process=I to each."
         ) from None
     look()
+
+
+def _find(coordinator: str) -> None:
+    """Waits for process 0 to open its port. jax itself would end the program with a page of C++ when it does not."""
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--coordinator: expected HOST:PORT, got '{coordinator}'.")
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"--coordinator: nobody answers at {coordinator} ({error.strerror or error}). Start process 0 "
+                    "there."
+                ) from None
+        time.sleep(0.2)
 
 
 def look() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from jkd import build, changes, compress, files, manifest, parts, places
 from jkd.build import Session
 from jkd.data import make_split
-from jkd.environment import describe_environment, differences, sentence
+from jkd.environment import describe_environment, differences, sentence, source_differences
 from jkd.errors import UserError
 from jkd.parts import Place, Training
 from jkd.places import Path
@@ -29,7 +29,7 @@ class Replayed:
     Attributes:
       part: `replicate I NAME/SEED`, or `replicate I teacher`.
       outcome: of running it again; None where that could show nothing, as `points` say.
-      points: in what the environment is not that of the run; empty where it is the same for all that bits depend on.
+      points: in what the environment or the source is not that of the run, or why nothing can be said.
     """
 
     part: str
@@ -47,13 +47,20 @@ class Replayed:
             return f"{self.part}: not comparable. {' '.join(self.points)}"
         done, parting = self.outcome, self.outcome.parting
         if parting is None:
-            return (
+            return self._noted(
                 f"{self.part}: the same from step {done.first} to {done.last} ({done.rows} rows of checksums, "
                 f"{done.digests} digests of the whole state)"
             )
         named = "; ".join(map(str, parting.leaves)) + (f"; and {parting.more} more" if parting.more else "")
+        told_by_digest = "some value of the state, as its SHA-256 or the loss tells"
         seen = f" (values after step {parting.seen_at})" if parting.seen_at is not None else ""
-        return f"{self.part}: parts from the record at step {parting.step}, in {parting.stage}: {named}{seen}"
+        return self._noted(
+            f"{self.part}: leaves the record at step {parting.step}, in {parting.stage}: {named or told_by_digest}{seen}"
+        )
+
+    def _noted(self, told: str) -> str:
+        """With what else differs, which need not change a bit."""
+        return " ".join([f"{told}.", *self.points]) if self.points else told
 
 
 def replay(
@@ -94,9 +101,12 @@ def replay(
         theirs = manifest.read(other)[1]["environment"]
     except UserError as error:
         raise UserError(str(error).replace("--workdir", "--against" if against else "--workdir")) from None
-    points = tuple(map(sentence, differences(theirs, describe_environment(session.mesh), config.reduction)))
+    here = describe_environment(session.mesh)
+    points = tuple(map(sentence, differences(theirs, here, config.reduction)))
     if points and not anyway:
         return [Replayed(str(other), None, points)]
+    if source_differences(theirs, here):
+        points = (*points, "The source of jkd is not that of the run.")
     allowed = changes.Allowed().with_recorded(saved["changes"])
     indices = range(config.replicates) if replicate is None else [replicate]
     wanted = [
@@ -118,7 +128,7 @@ def replay(
                 found = Replayed(label, _rerun(training, source.part(part), first, last, progress), points)
             except NotComparable as error:
                 found = Replayed(label, None, (str(error),))
-            files.write_json(place.part(part) / FILE, _plain(found, against))
+            files.write_json(place.part(part) / FILE, _plain(found, against, record.chain_of(source.part(part))))
             progress.finish({SAME: "the same", DIVERGED: "differs"}.get(found.code, "not comparable"))
             done.append(found)
     return done
@@ -141,6 +151,8 @@ def _rerun(training: Training, folder: Path, first: int, last: int, progress: Ru
         result = files.read_json(finished)
         if not isinstance(result, dict) or not isinstance(result.get("steps"), int):
             raise UserError(f"{finished} is not the result of a part.")
+        if result.get("chain") != record.chain_of(folder):
+            raise NotComparable(f"The record is not the one that {finished} names by its chain.")
         final = (result["steps"], compress.load_variables(folder / "variables.safetensors"))
     stored = Stored(folder / "checkpoints", training.init(), final)
     return rerun(replace(training.setup, progress=progress.step), record.read(folder), stored, first, last)
@@ -166,7 +178,13 @@ def made_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return {}, []
 
 
-def _plain(found: Replayed, against: Any) -> dict[str, Any]:
-    """As JSON."""
-    plain = {"code": found.code, "found": str(found), "points": list(found.points), "against": str(against)}
+def _plain(found: Replayed, against: Any, chain: str) -> dict[str, Any]:
+    """As JSON; `chain` tells the record that it was held against."""
+    plain = {
+        "code": found.code,
+        "found": str(found),
+        "points": list(found.points),
+        "against": str(against),
+        "chain": chain,
+    }
     return plain | {"outcome": found.outcome and asdict(found.outcome)}

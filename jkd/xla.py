@@ -13,12 +13,13 @@ THREADS = 8  # of XLA's pool on CPU, where it is to be the same everywhere; at l
 KNOWN_TO = ((0, 10),)  # jaxlib releases that know the flag; others would refuse to start
 
 
-def set_flags(reduction: str = "plain", deterministic: bool = True) -> None:
+def set_flags(reduction: str = "plain", deterministic: bool = True, shards: int = 8) -> None:
     """Adds what is missing to `XLA_FLAGS` and `NPROC`, which jax reads when it first looks for devices.
 
     Args:
       reduction: of the config. With `elastic` the CPU's thread pool gets one size on every machine, since some sums
         (attention's) depend on it.
+      shards: virtual shards, and so the number of devices that can share the work: there are as many threads at least.
       deterministic: whether accelerators may only use operations, and choices among them, that repeat to the bit.
 
     In a session in which jax has computed before, it is too late: a warning says so, and nothing is set.
@@ -33,7 +34,7 @@ def set_flags(reduction: str = "plain", deterministic: bool = True) -> None:
     if missing:
         wanted["XLA_FLAGS"] = " ".join([*given.split(), *missing])
     if reduction == "elastic" and "NPROC" not in os.environ:
-        wanted["NPROC"] = str(THREADS)
+        wanted["NPROC"] = str(max(THREADS, shards))
     if wanted and _in_use():
         settings = " ".join(f"{key}={value!r}" for key, value in wanted.items())
         warnings.warn(

@@ -104,6 +104,8 @@ def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
+        if moment and process.returncode != -signal.SIGKILL:
+            sys.exit(f"{label}: it ended with {process.returncode} and was not killed")
         finished = (place / student / "result.json").exists()
         distill(place, options.config, flags, environment=cache)
         yield f"{label}{' (it had finished)' if finished else ''}", digests(place)

@@ -91,3 +91,15 @@ def test_flags_that_do_not_go_together_are_refused(tiny: Any, tmp_path: Path, fl
     started = tiny.start("distill", f"--config={tiny.file}", f"--workdir={tmp_path / 'run'}", *flags)
     _, errors = started.communicate(timeout=LIMIT)
     assert started.returncode == 2 and errors.startswith("jkd: --") and errors.count("\n") == 1
+
+
+def test_a_coordinator_that_is_not_there_is_one_message(tiny: Any, tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    flags = (f"--coordinator=localhost:{port}", "--processes=2", "--process=1")
+    arguments = ("distill", f"--config={tiny.file}", f"--workdir={tmp_path / 'run'}", *flags)
+    started = tiny.start(*arguments, environment={"JKD_PATIENCE": "1"})
+    _, errors = started.communicate(timeout=LIMIT)
+    assert started.returncode == 2 and errors.count("\n") == 1
+    assert errors.startswith(f"jkd: --coordinator: nobody answers at localhost:{port}")

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from jkd import files, replay, run
+from jkd import digest, files, replay, run
 from jkd.errors import UserError
 
 LIMIT = 180  # seconds a process may take on a machine with other work
@@ -32,12 +33,21 @@ def test_it_goes_from_a_checkpoint_to_a_step(copied: Path):
 
 
 def _tamper(folder: Path, step: int, leaf: str) -> None:
-    """Changes what the record says of a leaf at a step, and takes away the digests that would give it away."""
-    (folder / "digests.jsonl").unlink()
+    """Changes what the record says of a leaf at a step, and all digests that would give it away."""
     names = [name for name, _ in json.loads((folder / "checksums.json").read_text())["leaves"]]
     rows = np.fromfile(folder / "checksums.bin", "<u4").reshape(-1, len(names))
     rows[step, names.index(leaf)] ^= 1
     rows.tofile(folder / "checksums.bin")
+    lines, chain, first = [], "", 0
+    for text in (folder / "digests.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        line["rows"] = digest.of_bytes(rows[first : line["step"]].tobytes())
+        line["chain"] = chain = digest.of_json([chain, {key: line[key] for key in line if key != "chain"}])
+        lines.append(json.dumps(line) + "\n")
+        first = line["step"]
+    (folder / "digests.jsonl").write_text("".join(lines))
+    result = files.read_json(folder / "result.json")
+    files.write_json(folder / "result.json", result | {"chain": chain})
 
 
 def test_another_record_is_told_by_step_stage_and_leaf(tiny: Any, copied: Path):
@@ -45,10 +55,16 @@ def test_another_record_is_told_by_step_stage_and_leaf(tiny: Any, copied: Path):
     process = tiny.start("replay", f"--workdir={copied}", "--student=kd/0", "--replicate=0", "--quiet", "--anyway")
     said, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == replay.DIVERGED, errors
-    assert (
-        "kd/0: parts from the record at step 18, in gradients: gradients/student/hidden0/kernel float32[64, 16]" in said
-    )
+    assert "kd/0: leaves the record at step 18, in gradients: gradients/student/hidden0/kernel float32[64, 16]" in said
     assert files.read_json(copied / "replicates/0/students/kd/0/replay.json")["outcome"]["parting"]["step"] == 18
+
+
+def test_a_record_that_is_not_the_results_is_not_compared(copied: Path):
+    folder = copied / "replicates/0/students/kd/0"
+    shutil.copy(copied / "replicates/0/students/kd/1/digests.jsonl", folder)
+    shutil.copy(copied / "replicates/0/students/kd/1/checksums.bin", folder)
+    (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
+    assert found.code == replay.INCOMPARABLE and "names by its chain" in str(found)
 
 
 def test_final_variables_that_are_others_are_told_by_value(copied: Path):

@@ -23,6 +23,10 @@ from jkd.train.state import PyTree, TrainState
 
 FORMAT = 1  # goes up when a change of the code makes finished parts stale
 
+# Settings of the whole run that decide the bits of a trained part.
+ARITHMETIC = ("reduction", "shards", "parallelism", "deterministic")
+NAMES = {"arithmetic.": ""}  # what the user knows them by
+
 Result = dict[str, Any]
 
 
@@ -132,6 +136,7 @@ def network_inputs(session: Session, network: ConfigDict, split: Split, seed: in
         "split": split.digest,
         "seed": seed,
         "replicate": replicate,
+        "arithmetic": {key: session.config[key] for key in ARITHMETIC},
     }
 
 

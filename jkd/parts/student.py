@@ -12,6 +12,7 @@ from jkd.changes import Inputs
 from jkd.data import Split
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts.part import (
+    NAMES,
     Place,
     Result,
     Training,
@@ -29,6 +30,7 @@ from jkd.progress import RunProgress
 from jkd.share import Share, share_of
 from jkd.train.given import Knowledge
 from jkd.train.loop import Fit, fit
+from jkd.train.record import chain_of
 from jkd.train.state import PyTree
 
 
@@ -47,7 +49,7 @@ def make_student(
     network, folder = session.config.students[name], place.student(name, seed)
     made_of = network_inputs(session, network, split, seed, place.replicate)
     made_of |= {"teacher": teacher.digest, "graph": graph.digest}
-    names = {"network.": f"students.{name}.", "teacher": changes.TEACHER, "graph": changes.GRAPH}
+    names = NAMES | {"network.": f"students.{name}.", "teacher": changes.TEACHER, "graph": changes.GRAPH}
     inputs = Inputs.of(made_of, place.allowed, names)
     progress.start(f"replicate {place.replicate} {name}/{seed}")
     if (result := finished(folder, inputs)) is not None:
@@ -78,6 +80,7 @@ def make_student(
         result = {
             "inputs": inputs,
             "made_of": made_of,
+            "chain": chain_of(folder),
             "params": digest.of_tree(variables),
             "metrics": session.task.metrics(outputs, session.dataset.test.labels, theirs),
             "labels": {"train": len(split.labelled), "choose": share.labels_used},

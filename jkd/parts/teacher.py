@@ -12,6 +12,7 @@ from jkd.build import Session, Teacher
 from jkd.changes import Inputs
 from jkd.data import Split
 from jkd.parts.part import (
+    NAMES,
     Place,
     Training,
     batches_of,
@@ -30,6 +31,7 @@ from jkd.parts.sound import refuse_unsound
 from jkd.progress import RunProgress
 from jkd.train.given import Knowledge
 from jkd.train.loop import Fit, fit
+from jkd.train.record import chain_of
 from jkd.train.state import PyTree
 from jkd.train.step import Program
 
@@ -67,6 +69,7 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
         result = {
             "inputs": inputs,
             "made_of": made_of,
+            "chain": chain_of(folder),
             "params": teacher.digest,
             "metrics": session.task.metrics(outputs, session.dataset.test.labels, None),
             "labels": {"train": 0 if given else len(split.labelled), "choose": 0},
@@ -95,7 +98,7 @@ def _inputs(session: Session, split: Split, place: Place) -> Inputs:
     network, given = session.config.teacher, session.loaded_teacher
     made_of = network_inputs(session, network, split, network.seed, place.replicate)
     made_of["loaded"] = given.digest if given else ""
-    return Inputs.of(made_of, place.allowed, {"network.": "teacher."})
+    return Inputs.of(made_of, place.allowed, NAMES | {"network.": "teacher."})
 
 
 def train_teacher(

@@ -37,9 +37,11 @@ class Part:
         return self.predictions()["logits"].argmax(-1)
 
     def replayed(self) -> dict[str, Any]:
-        """`replay`, what `jkd replay` found of it last, where it was asked; else nothing."""
+        """`replay`, what `jkd replay` found of this very training last; nothing where it was not asked."""
         path = self.folder / "replay.json"
-        return {"replay": files.read_json(path)} if path.is_file() else {}
+        found = files.read_json(path) if path.is_file() else {}
+        same = isinstance(found, dict) and "code" in found and found.get("chain") == self.result.get("chain")
+        return {"replay": found} if same else {}
 
     def curve(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; none where there is no such file. A line cut by a kill is left out."""
@@ -126,7 +128,7 @@ def _digests(
 ) -> dict[str, dict[str, Any]]:
     graphs = [_graph(workdir / "replicates" / str(replicate) / "graph") for replicate in teachers]
     every = [*teachers.values(), *filter(None, graphs), *(part for some in students.values() for part in some.values())]
-    keys = ("inputs", "params", "sha256", "changes")
+    keys = ("inputs", "params", "sha256", "chain", "changes")
     return {
         part.folder.relative_to(workdir).as_posix(): {
             **{key: part.result[key] for key in keys if key in part.result},

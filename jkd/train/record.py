@@ -174,6 +174,12 @@ def _bytes(rows: np.ndarray) -> bytes:
     return np.ascontiguousarray(rows).astype("<u4").tobytes()
 
 
+def chain_of(folder: Path) -> str:
+    """The last `chain` of a part's record, which stands for all that the training did; '' where there is none."""
+    lines = read(folder).lines
+    return str(lines[-1]["chain"]) if lines else ""
+
+
 def of_given(teacher: Any, knowledge: Any) -> dict[str, str]:
     """SHA-256 of each array that training is given: the teacher's variables, the graph's arrays."""
     return digest.of_leaves({"teacher": teacher, "graph": knowledge})
