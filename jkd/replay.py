@@ -51,12 +51,10 @@ class Replayed:
                 f"{self.part}: the same from step {done.first} to {done.last} ({done.rows} rows of checksums, "
                 f"{done.digests} digests of the whole state)"
             )
-        named = "; ".join(map(str, parting.leaves)) + (f"; and {parting.more} more" if parting.more else "")
-        told_by_digest = "some value of the state, as its SHA-256 or the loss tells"
+        named = "; ".join(map(str, parting.leaves)) or "some value, as a SHA-256 or the loss tells"
+        named += f"; and {parting.more} more" if parting.more else ""
         seen = f" (values after step {parting.seen_at})" if parting.seen_at is not None else ""
-        return self._noted(
-            f"{self.part}: leaves the record at step {parting.step}, in {parting.stage}: {named or told_by_digest}{seen}"
-        )
+        return self._noted(f"{self.part}: leaves the record at step {parting.step}, in {parting.stage}: {named}{seen}")
 
     def _noted(self, told: str) -> str:
         """With what else differs, which need not change a bit."""
