@@ -17,7 +17,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from jkd import places, processes
+from jkd import digest, places, processes
 from jkd.errors import Locked, UserError
 from jkd.places import Path
 
@@ -122,6 +122,22 @@ def write_json(path: Path, value: Any) -> None:
 def json_bytes(value: Any) -> bytes:
     """What `write_json` writes: equal values give equal bytes."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def write_signed(path: Path, value: dict[str, Any]) -> None:
+    """Writes JSON with its own `digest`, atomically."""
+    rest = {key: entry for key, entry in value.items() if key != "digest"}
+    write_json(path, rest | {"digest": digest.of_json(rest)})
+
+
+def read_signed(path: Path) -> Any:
+    """Reads what `write_signed` wrote; one that is not what was saved is a `UserError` that names it."""
+    value = read_json(path)
+    if isinstance(value, dict) and value:
+        rest = {key: entry for key, entry in value.items() if key != "digest"}
+        if value.get("digest") != digest.of_json(rest):
+            raise UserError(f"{path} is damaged: it is not what its digest says. Delete its folder to make it again.")
+    return value
 
 
 def read_json(path: Path) -> Any:

@@ -146,7 +146,7 @@ def _rerun(training: Training, folder: Path, first: int, last: int, progress: Ru
     finished = folder / "result.json"
     final = None
     if finished.exists():
-        result = files.read_json(finished)
+        result = files.read_signed(finished)
         if not isinstance(result, dict) or not isinstance(result.get("steps"), int):
             raise UserError(f"{finished} is not the result of a part.")
         if result.get("chain") != record.chain_of(folder):

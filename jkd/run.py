@@ -159,7 +159,7 @@ def _outputs(session: Session, folder: Path, student: str) -> np.ndarray:
         return parts.test_outputs(session, given.apply, given.variables)
     config = session.config
     network = config.teacher if student == TEACHER else config.students[student.partition(SEED)[0]]
-    variables = parts.read_variables(folder, files.read_json(folder / "result.json"))
+    variables = parts.read_variables(folder, files.read_signed(folder / "result.json"))
     return parts.test_outputs(session, session.apply_of(network), variables)
 
 

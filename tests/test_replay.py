@@ -47,7 +47,7 @@ def _tamper(folder: Path, step: int, leaf: str) -> None:
         first = line["step"]
     (folder / "digests.jsonl").write_text("".join(lines))
     result = files.read_json(folder / "result.json")
-    files.write_json(folder / "result.json", result | {"chain": chain})
+    files.write_signed(folder / "result.json", result | {"chain": chain})
 
 
 def test_another_record_is_told_by_step_stage_and_leaf(tiny: Any, copied: Path):
@@ -129,6 +129,6 @@ def test_a_teacher_that_is_another_is_refused(copied: Path):
     folder = copied / "replicates/0/students/kd/0"
     result = files.read_json(folder / "result.json")
     result["made_of"]["teacher"] = "0" * 64
-    files.write_json(folder / "result.json", result)
+    files.write_signed(folder / "result.json", result)
     with pytest.raises(UserError, match="made from another teacher"):
         replay.replay(copied, student="kd/0", replicate=0, quiet=True)

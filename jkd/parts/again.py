@@ -24,7 +24,7 @@ def training_again(session: Session, split: Split, place: Place, part: str) -> T
     if teacher is None or not (place.graph / "graph.json").exists():
         raise UserError(f"{place.folder} holds no finished teacher and graph, which {part} was made from.")
     graph = store.load(place.graph)
-    made_of = files.read_json(place.part(part) / "result.json")["made_of"] if _finished(place, part) else {}
+    made_of = files.read_signed(place.part(part) / "result.json")["made_of"] if _finished(place, part) else {}
     for what, now in (("teacher", teacher.digest), ("graph", graph.digest)):
         if made_of.get(what, now) != now:
             raise UserError(f"{part} of {place.folder} was made from another {what} than the one that is there.")

@@ -73,7 +73,7 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
             "sha256": graph.digest,
             "seconds": time.monotonic() - started,
         }
-        files.write_json(folder / "result.json", result)
+        files.write_signed(folder / "result.json", result)
     progress.finish(_note(graph, time.monotonic() - started))
     return graph
 

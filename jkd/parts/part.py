@@ -95,7 +95,7 @@ def finished(folder: Path, inputs: Inputs) -> Result | None:
     path = folder / "result.json"
     if not processes.told(path.exists()):
         return None
-    result = files.read_json(path)
+    result = files.read_signed(path)
     if not isinstance(result, dict) or "inputs" not in result:
         raise UserError(f"{path} is not the result of a part. Delete {folder} to make it again.")
     changed = inputs.differences(result)

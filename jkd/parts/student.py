@@ -82,6 +82,7 @@ def make_student(
             "made_of": made_of,
             "chain": chain_of(folder),
             "params": digest.of_tree(variables),
+            "predictions": digest.of_tree(predictions),
             "metrics": session.task.metrics(outputs, session.dataset.test.labels, theirs),
             "labels": {"train": len(split.labelled), "choose": share.labels_used},
             "choices": share.choices,
@@ -90,7 +91,7 @@ def make_student(
             "seconds": time.monotonic() - started,
             **changes_of(folder, inputs),
         }
-        files.write_json(folder / "result.json", result)
+        files.write_signed(folder / "result.json", result)
     progress.finish(note_of(session, result))
     return result
 

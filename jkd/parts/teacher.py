@@ -71,6 +71,7 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
             "made_of": made_of,
             "chain": chain_of(folder),
             "params": teacher.digest,
+            "predictions": digest.of_tree({"logits": outputs}),
             "metrics": session.task.metrics(outputs, session.dataset.test.labels, None),
             "labels": {"train": 0 if given else len(split.labelled), "choose": 0},
             "choices": {},
@@ -79,7 +80,7 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
             "seconds": time.monotonic() - started,
             **changes_of(folder, inputs),
         }
-        files.write_json(folder / "result.json", result)
+        files.write_signed(folder / "result.json", result)
     progress.finish(note_of(session, result))
     return teacher
 

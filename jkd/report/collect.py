@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from jkd import files
+from jkd import digest, files
 from jkd.errors import UserError
 from jkd.places import Path
 
@@ -29,6 +29,10 @@ class Part:
         arrays = files.read_arrays(path)
         if "logits" not in arrays or arrays["logits"].ndim != 2:
             raise UserError(f"{path}: expected 'logits' [T, C], got {sorted(arrays)}. Delete it and run again.")
+        if digest.of_tree(arrays) != self.result.get("predictions"):
+            raise UserError(
+                f"{path} is damaged: it is not what result.json says. Delete {self.folder} to make it again."
+            )
         return arrays
 
     @cached_property
@@ -140,14 +144,14 @@ def _digests(
 
 def _graph(folder: Path) -> Part | None:
     path = folder / "result.json"
-    return Part(folder, files.read_json(path)) if path.is_file() else None
+    return Part(folder, files.read_signed(path)) if path.is_file() else None
 
 
 def _part(folder: Path) -> Part | None:
     path = folder / "result.json"
     if not path.is_file():
         return None
-    result = files.read_json(path)
+    result = files.read_signed(path)
     for key in ("params", "metrics", "labels", "receipt"):
         if not isinstance(result, dict) or key not in result:
             raise UserError(f"{path}: expected the key '{key}'. Delete the file and run again.")

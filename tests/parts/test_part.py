@@ -19,7 +19,7 @@ def _inputs(made_of: dict[str, object], *allowed: str) -> Inputs:
 
 
 def _finish(folder: Path, made_of: dict[str, object]) -> None:
-    files.write_json(folder / "result.json", {"inputs": digest.of_json(made_of), "made_of": made_of, "steps": 0})
+    files.write_signed(folder / "result.json", {"inputs": digest.of_json(made_of), "made_of": made_of, "steps": 0})
 
 
 def test_a_folder_alone_is_no_finished_part(tmp_path: Path):
@@ -60,7 +60,7 @@ def test_fewer_steps_than_a_checkpoint_has_done_are_refused(tmp_path: Path):
 
 
 def test_a_result_without_its_variables_is_no_finished_part(tmp_path: Path):
-    files.write_json(
+    files.write_signed(
         tmp_path / "result.json", {"inputs": digest.of_json(MADE_OF), "made_of": MADE_OF, "steps": 9, "params": "p"}
     )
     with pytest.raises(UserError, match=r"variables\.safetensors"):

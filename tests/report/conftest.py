@@ -130,6 +130,7 @@ def _write_part(
     result = {
         "inputs": digest.of_json(name),
         "params": digest.of_array(logits),
+        "predictions": digest.of_tree(arrays),
         "metrics": metrics,
         "choices": {"gate_open": True, "view": "input"} if name == "knowledge_graph" else {},
         "labels": {"train": 20, "choose": 0},
@@ -142,7 +143,7 @@ def _write_part(
         "steps": 500,
         "seconds": 3.0,
     }
-    files.write_json(folder / "result.json", result)
+    files.write_signed(folder / "result.json", result)
     files.write_arrays(folder / "predictions.safetensors", arrays)
     lines = [
         {"step": step, "loss": 2.5 * float(np.exp(-step / 150)) + 0.1 + 0.02 * rng.random()}

@@ -21,7 +21,7 @@ def test_a_manifest_of_something_else_is_refused(tmp_path) -> None:
 def test_a_result_without_its_digest_is_refused_by_name(make_run: Callable) -> None:
     run = make_run(replicates=1)
     path = run.workdir / "replicates/0/students/kd/0/result.json"
-    files.write_json(path, files.read_json(path) | {"params": "abc"})
+    files.write_signed(path, files.read_json(path) | {"params": "abc"})
     with pytest.raises(UserError, match=r"kd/0/result\.json: 'params' is not a SHA-256"):
         collect(run.workdir)
 

@@ -128,7 +128,7 @@ def test_a_run_of_which_nothing_is_finished_has_a_report(make_run: Callable) -> 
 def test_a_closed_gate_is_among_the_doubts(make_run: Callable) -> None:
     run = make_run(replicates=1)
     path = run.workdir / "replicates/0/students/knowledge_graph/0/result.json"
-    files.write_json(path, files.read_json(path) | {"choices": {"gate_open": False}})
+    files.write_signed(path, files.read_json(path) | {"choices": {"gate_open": False}})
     assert "knowledge_graph: the diagnosis closed the gate in 1 replicate of 1" in _report(run)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jkd import evaluate, files
+from jkd import digest, evaluate, files
 from jkd.errors import UserError
 from jkd.report.collect import collect
 from jkd.report.summary import METRICS, pairs_of, reference_of, summarize
@@ -81,7 +81,7 @@ def test_digests_receipt_labels_and_graph_are_those_of_the_files(written: tuple)
 def test_labels_are_the_most_that_any_student_saw(make_run: Callable) -> None:
     run = make_run(replicates=1)
     path = run.workdir / "replicates/0/students/kd/0/result.json"
-    files.write_json(path, files.read_json(path) | {"labels": {"train": 20, "choose": 40}})
+    files.write_signed(path, files.read_json(path) | {"labels": {"train": 20, "choose": 40}})
     summary = summarize(collect(run.workdir), run.graph, run.dataset.test.labels)
     assert summary["labels"] == {"train": 20, "choose": 40}
     assert summary["students"]["random_edges"]["labels"] == {"train": 20, "choose": 0}
@@ -120,6 +120,11 @@ def test_pairs_are_of_seeds_where_there_are_some_then_of_replicates(replicates, 
 def test_predictions_of_other_test_inputs_are_refused_by_name(make_run: Callable) -> None:
     run = make_run(replicates=1)
     path = run.workdir / "replicates/0/students/kd/0/predictions.safetensors"
-    files.write_arrays(path, {"logits": files.read_arrays(path)["logits"][:-1]})
+    fewer = {"logits": files.read_arrays(path)["logits"][:-1]}
+    files.write_arrays(path, fewer)
+    with pytest.raises(UserError, match=r"predictions\.safetensors is damaged"):
+        summarize(collect(run.workdir), run.graph, run.dataset.test.labels)
+    result = path.with_name("result.json")
+    files.write_signed(result, files.read_json(result) | {"predictions": digest.of_tree(fewer)})
     with pytest.raises(UserError, match=r"kd/0/predictions\.safetensors: expected 120 test inputs, got 119"):
         summarize(collect(run.workdir), run.graph, run.dataset.test.labels)

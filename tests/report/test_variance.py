@@ -71,7 +71,7 @@ def test_neighbours_are_never_compared_across_replicates(make_run: Callable) -> 
 def test_neighbours_in_unlike_graphs_are_not_compared(make_run: Callable) -> None:
     run = make_run(replicates=1, seeds=(0, 1))
     path = run.workdir / "replicates/0/students/knowledge_graph/0/result.json"
-    files.write_json(path, files.read_json(path) | {"made_of": {"graph": "a" * 64}})
+    files.write_signed(path, files.read_json(path) | {"made_of": {"graph": "a" * 64}})
     assert _found(run, "knowledge_graph")[1]["seeds"].as_dict()["neighbours"] is None
 
 
