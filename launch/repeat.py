@@ -115,7 +115,8 @@ def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[
 def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """R2: devices in all, dealt out to processes."""
     cells = [cell for cell in itertools.product(DEVICES, PROCESSES, WORKERS, CORES) if cell[0] >= cell[1]]
-    for cell in cells[:: max(1, len(cells) // options.cells)][: options.cells]:
+    apart = max(1, len(cells) // options.cells)
+    for cell in cells[2 * apart // 3 :: apart][: options.cells]:  # so that few hold each of the numbers
         devices, processes, workers, cores = cell
         place = work / "-".join(map(str, cell))
         common = ["--replicate=0", f"--config.data.workers={workers}", *flags]  # no report
