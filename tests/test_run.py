@@ -195,7 +195,7 @@ def test_parts_of_other_inputs_are_refused_by_name(tiny: Any, copied: Path):
     path = place.student("kd", 0) / "result.json"
     result = files.read_json(path)
     result["made_of"]["graph"], result["inputs"] = "another", "another"
-    files.write_json(path, result)
+    files.write_signed(path, result)
     with pytest.raises(UserError, match=r"students/kd/0 holds a part made from other inputs; .*graph: 'another' ->"):
         run.distill(tiny.config(), copied, only="kd/0", quiet=True)
 

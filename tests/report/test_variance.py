@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jkd import evaluate, files
+from jkd import digest, evaluate, files
 from jkd.report.collect import Results, collect
 from jkd.report.variance import MEASURES, Spread, spreads
 
@@ -88,8 +88,11 @@ def test_equal_runs_do_not_differ_and_look_up_the_same_neighbours(make_run: Call
 def test_where_no_churn_is_expected_normalised_churn_is_null(make_run: Callable) -> None:
     run = make_run(replicates=1, seeds=(0, 1))
     for seed in (0, 1):
-        path = run.workdir / f"replicates/0/students/kd/{seed}/predictions.safetensors"
-        files.write_arrays(path, {"logits": np.eye(6, dtype=np.float32)[run.dataset.test.labels]})
+        folder = run.workdir / f"replicates/0/students/kd/{seed}"
+        right = {"logits": np.eye(6, dtype=np.float32)[run.dataset.test.labels]}
+        files.write_arrays(folder / "predictions.safetensors", right)
+        result = files.read_signed(folder / "result.json")
+        files.write_signed(folder / "result.json", result | {"predictions": digest.of_tree(right)})
     entry = _found(run, "kd")[1]["seeds"].as_dict()
     assert entry["expected_churn"]["mean"] == 0
     assert entry["normalised_churn"] == {"mean": None, "sd": None, "n": 0, "low": None, "high": None}
