@@ -35,6 +35,12 @@ def of_json(value: Any) -> str:
     return of_bytes(canonical_json(value).encode())
 
 
+def signed(value: dict[str, Any]) -> dict[str, Any]:
+    """The value with its own digest under "digest"; one that is there already is taken anew."""
+    rest = {key: entry for key, entry in value.items() if key != "digest"}
+    return rest | {"digest": of_json(rest)}
+
+
 def of_array(array: Any) -> str:
     """SHA-256 hex of an array's dtype, shape and bits (little endian, C order)."""
     array = np.asarray(array)

@@ -126,17 +126,14 @@ def json_bytes(value: Any) -> bytes:
 
 def write_signed(path: Path, value: dict[str, Any]) -> None:
     """Writes JSON with its own `digest`, atomically."""
-    rest = {key: entry for key, entry in value.items() if key != "digest"}
-    write_json(path, rest | {"digest": digest.of_json(rest)})
+    write_json(path, digest.signed(value))
 
 
 def read_signed(path: Path) -> Any:
     """Reads what `write_signed` wrote; one that is not what was saved is a `UserError` that names it."""
     value = read_json(path)
-    if isinstance(value, dict) and value:
-        rest = {key: entry for key, entry in value.items() if key != "digest"}
-        if value.get("digest") != digest.of_json(rest):
-            raise UserError(f"{path} is damaged: it is not what its digest says. Delete its folder to make it again.")
+    if isinstance(value, dict) and value and value != digest.signed(value):
+        raise UserError(f"{path} is damaged: it is not what its digest says. Delete its folder to make it again.")
     return value
 
 

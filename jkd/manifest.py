@@ -95,7 +95,7 @@ def describe(config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None) -> 
     """
     plain = configs.as_dict(config)
     networks = {"teacher": config.teacher} | {f"students.{name}": student for name, student in config.students.items()}
-    return _signed(
+    return digest.signed(
         {
             "name": config.name,
             "config": plain,
@@ -159,14 +159,9 @@ def _saved(workdir: Path) -> dict[str, Any]:
         isinstance(manifest.get(key), dict) for key in ("config", "environment", "data")
     ):
         raise UserError(f"{path} is not a manifest of jkd. Choose another --workdir.")
-    if _signed(manifest) != manifest:
+    if digest.signed(manifest) != manifest:
         raise UserError(f"{path} is not what was saved: its digest differs. Copy it anew, or choose another --workdir.")
     return manifest
-
-
-def _signed(content: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in content.items() if key != "digest"}
-    return rest | {"digest": digest.of_json(rest)}
 
 
 def _merged(workdir: Path, before: dict[str, Any] | None, now: dict[str, Any], allowed: Allowed) -> dict[str, Any]:
@@ -194,7 +189,7 @@ def _merged(workdir: Path, before: dict[str, Any] | None, now: dict[str, Any], a
     recorded = [change._asdict() for change in (*config, *moved, *edited)]
     environment = now["environment"] if moved or edited else before["environment"]
     log = before["changes"] + [change for change in recorded if change not in before["changes"]]
-    return _signed(now | {"environment": environment, "changes": log})
+    return digest.signed(now | {"environment": environment, "changes": log})
 
 
 def _config_changes(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> list[Change]:

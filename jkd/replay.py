@@ -10,7 +10,7 @@ from typing import Any
 from jkd import build, changes, compress, files, manifest, parts, places
 from jkd.build import Session
 from jkd.data import make_split
-from jkd.environment import describe_environment, differences, sentence, source_differences
+from jkd.environment import compare_environment, describe_environment, source_differences
 from jkd.errors import UserError
 from jkd.parts import Place, Training
 from jkd.places import Path
@@ -100,7 +100,7 @@ def replay(
     except UserError as error:
         raise UserError(str(error).replace("--workdir", "--against" if against else "--workdir")) from None
     here = describe_environment(session.mesh)
-    points = tuple(map(sentence, differences(theirs, here, config.reduction)))
+    points = tuple(compare_environment(theirs, here, config.reduction))
     if points and not anyway:
         return [Replayed(str(other), None, points)]
     if source_differences(theirs, here):
