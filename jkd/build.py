@@ -12,12 +12,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jkd import config as configs
-from jkd import digest, objective, processes, sharding, xla
-from jkd.data import DataSet, open_dataset
+from jkd import digest, networks, objective, processes, random, sharding, xla
+from jkd.data import DataSet, Images, Inputs, open_dataset
+from jkd.data.text_inputs import Texts
 from jkd.errors import UserError
-from jkd.models import build_model
+from jkd.models import TEXT_MODELS, build_model
 from jkd.pretrained import callable as own_function
-from jkd.pretrained import vgg
+from jkd.pretrained import bert, hub, vgg
 from jkd.tasks import TASKS, Task
 from jkd.train.dispatch import MeshStep, PmapStep, Step
 from jkd.train.elastic import elastic_step
@@ -46,7 +47,7 @@ class Compiled:
     Attributes:
       program: what they are made from.
       step: the program, ready to run on the devices (see `jkd.train.dispatch`).
-      init: `(run, teacher variables) -> TrainState`.
+      init: `(run, teacher variables, start or None) -> TrainState`; see `jkd.networks.start_of`.
       project_student: `(objective parameters, embeddings [B, D]) -> [B, P]`.
       project_nodes: `(objective parameters, knowledge, nodes [B]) -> [B, P]`.
     """
@@ -67,7 +68,8 @@ class Session:
     mesh: Mesh
     task: Task
     _programs: dict[str, Compiled] = field(default_factory=dict)
-    _predictors: dict[int, tuple[Apply, Predictor]] = field(default_factory=dict)
+    _predictors: dict[tuple[int, int], tuple[Apply, Predictor]] = field(default_factory=dict)
+    _inputs: dict[str, Inputs] = field(default_factory=dict)
     _applies: dict[str, Apply] = field(default_factory=dict)
     _inits: dict[str, Callable[[Run], PyTree]] = field(default_factory=dict)
 
@@ -81,7 +83,17 @@ class Session:
             apply = own.apply if network.normalize else _raw(own.apply, self)
             return Teacher(apply, own.variables, digest.of_json([own.digest, network.normalize]))
         if network.weights:
-            variables = vgg.load(network.weights, self.module(network), shape)
+            module = self.module(network)
+            if network.model == "bert":
+                loaded = bert.load(hub.resolve(network.weights), module, random.key("init", network.seed))
+                if any("classifier" in leaf for leaf in loaded.fresh):
+                    raise UserError(
+                        f"teacher.weights: {network.weights} has no classifier for {classes} classes. Train one: set "
+                        "teacher.init to it instead."
+                    )
+                variables = loaded.variables
+            else:
+                variables = vgg.load(network.weights, module, shape)
             made_of = {"network": configs.as_dict(network), "variables": digest.of_tree(variables)}
             return Teacher(self.apply_of(network), variables, digest.of_json(made_of))
         return None
@@ -100,8 +112,15 @@ class Session:
         return MeshStep(program, self.mesh)
 
     def module(self, network: ConfigDict) -> Any:
+        """The module of a network; of the sizes of its Hugging Face folder, where it comes from one."""
         axis = sharding.AXIS if self.config.parallelism == "pmap" else None
-        return build_model(network, len(self.dataset.classes), axis)
+        classes = len(self.dataset.classes)
+        if folder := networks.folder_of(network):
+            return networks.of_folder(folder, network, classes)
+        inputs = self.inputs_of(network)
+        words = inputs.tokenizer if isinstance(inputs, Texts) else None
+        longest = self.config.data.max_length
+        return build_model(network, classes, axis, words.size if words else 0, words.pad if words else 0, longest)
 
     def apply_of(self, network: ConfigDict) -> Apply:
         """The evaluation-mode forward pass of a network of ours; the same object for equal networks."""
@@ -109,18 +128,36 @@ class Session:
         key = repr(module)
         if key not in self._applies:
 
-            def apply(variables: PyTree, images: jax.Array) -> tuple[Any, dict[str, Any]]:
-                return module.apply(variables, images, train=False)
+            def apply(variables: PyTree, fed: jax.Array) -> tuple[Any, dict[str, Any]]:
+                return module.apply(variables, fed, train=False)
 
             self._applies[key] = apply
         return self._applies[key]
 
-    def predictor(self, apply: Apply) -> Predictor:
-        """The compiled predictor of an `apply`, made once."""
-        if id(apply) not in self._predictors:
-            data = self.config.data
-            self._predictors[id(apply)] = (apply, Predictor(apply, data.mean, data.std, self.mesh))
-        return self._predictors[id(apply)][1]
+    def inputs_of(self, network: ConfigDict) -> Inputs:
+        """How samples become what a network is fed; the same object for networks that read them alike."""
+        data = self.config.data
+        if self.dataset.kind == "images":
+            return self._inputs.setdefault("images", Images(self.dataset.shape, data.mean, data.std))
+        place = networks.tokenizer_of(network, self.config.teacher)
+        replaces = bool(network.train.augment.replace)  # a table of near tokens is only made for those who ask
+        key = f"{place} {replaces}"
+        if key not in self._inputs:
+            self._inputs[key] = networks.texts(place, data, self.dataset.train, self.config.teacher if replaces else None)
+        return self._inputs[key]
+
+    def predictor(self, apply: Apply, network: ConfigDict) -> Predictor:
+        """The compiled predictor of a network's `apply`, made once."""
+        inputs = self.inputs_of(network)
+        key = (id(apply), id(inputs))
+        if key not in self._predictors:
+            self._predictors[key] = (apply, Predictor(apply, inputs, self.mesh))
+        return self._predictors[key][1]
+
+    def objective_of(self, network: ConfigDict, views: int, where: str) -> objective.Objective:
+        """The objective of a student on a graph with so many views; terms over layers are spelled out by depth."""
+        depths = tuple(getattr(self.module(each), "depth", 0) for each in (network, self.config.teacher))
+        return objective.make_objective(network, views, depths, where)
 
     def program(
         self, network: ConfigDict, goal: objective.Objective, teacher: Apply | None, samples: int, where: str
@@ -134,6 +171,7 @@ class Session:
         if key not in self._programs:
             settings = network.train
             sharding.check_batch(self.parts, settings.batch, settings.accumulate, where)
+            own, theirs = self.inputs_of(network), self.inputs_of(self.config.teacher)
             program = Program(
                 task=self.task,
                 module=self.module(network),
@@ -142,9 +180,9 @@ class Session:
                 settings=settings,
                 steps=steps,
                 classes=len(self.dataset.classes),
-                mean=self.config.data.mean,
-                std=self.config.data.std,
+                inputs=own,
                 teacher=teacher,
+                teacher_inputs=theirs if teacher and theirs is not own else None,
                 parts=settings.accumulate,
             )
             self._programs[key] = Compiled(
@@ -158,10 +196,14 @@ class Session:
 
     def _init(self, program: Program) -> Callable[..., Any]:
         """`(run, teacher variables) -> state`. Random draws compile slowly, so equal networks share theirs."""
-        shape, network = self.dataset.shape, repr(program.module)
-        draw = self._inits.setdefault(network, jax.jit(lambda run: program.init_variables(run, shape)))
-        rest = jax.jit(lambda run, teacher, variables: program.init(run, shape, teacher, variables))
-        return lambda run, teacher: rest(run, teacher, draw(run))
+        draw = self._inits.setdefault(repr(program.module), jax.jit(program.init_variables))
+        rest = jax.jit(program.init)
+
+        def init(run: Run, teacher: PyTree, start: networks.Start | None = None) -> Any:
+            variables = draw(run)
+            return rest(run, teacher, start(variables, run) if start else variables)
+
+        return init
 
 
 def open_session(config: ConfigDict) -> Session:
@@ -169,17 +211,35 @@ def open_session(config: ConfigDict) -> Session:
     xla.set_flags(config.reduction, config.deterministic, config.shards)
     processes.look()
     dataset = open_dataset(config.data)
-    channels = dataset.shape[-1]
-    if len(config.data.mean) not in (1, channels):
-        raise UserError(f"data.mean: expected {channels} numbers, one a channel, got {config.data.mean}.")
     for where, network in (("teacher", config.teacher), *((f"students.{n}", s) for n, s in config.students.items())):
-        augment, side = network.train.augment, min(dataset.shape[:2])
-        for key in ("shift", "pad_crop", "cutout"):
-            if augment[key] >= side:
-                raise UserError(
-                    f"{where}.train.augment.{key}: {augment[key]} pixels leave nothing of images of {side} a side."
-                )
+        _check_kind(where, network, dataset)
+    if dataset.kind == "images" and len(config.data.mean) not in (1, dataset.shape[-1]):
+        raise UserError(f"data.mean: expected {dataset.shape[-1]} numbers, one a channel, got {config.data.mean}.")
     return Session(config, dataset, _mesh(config), TASKS[config.task])
+
+
+# Augmentations by what they are of.
+OF_IMAGES = ("shift", "pad_crop", "flip", "cutout", "mixup", "cutmix")
+OF_TEXTS = ("mask", "drop", "replace")
+
+
+def _check_kind(where: str, network: ConfigDict, dataset: DataSet) -> None:
+    """Refuses a network or an augmentation that is not for what the data set holds."""
+    augment, texts = network.train.augment, dataset.kind == "texts"
+    if (network.model in TEXT_MODELS) != texts and not network.get("fn", ""):
+        known = ", ".join(TEXT_MODELS) if texts else "mlp or a vgg"
+        raise UserError(f"{where}.model: '{network.model}' does not read {dataset.kind}. Use {known}.")
+    for key in OF_IMAGES if texts else OF_TEXTS:
+        if augment[key]:
+            raise UserError(f"{where}.train.augment.{key}: {augment[key]}, but the data are {dataset.kind}.")
+    if texts:
+        return
+    side = min(dataset.shape[:2])
+    for key in ("shift", "pad_crop", "cutout"):
+        if augment[key] >= side:
+            raise UserError(
+                f"{where}.train.augment.{key}: {augment[key]} pixels leave nothing of images of {side} a side."
+            )
 
 
 def _mesh(config: ConfigDict) -> Mesh:

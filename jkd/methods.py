@@ -16,7 +16,8 @@ class Method:
     Attributes:
       function: `module:name` of a pure function of arrays that returns a scalar.
       options: keyword arguments with their defaults.
-      taps: whether it compares taps, and so takes `student_tap` and `teacher_tap` too.
+      taps: whether it compares taps, and so takes `student_tap`, `teacher_tap` and `layers` too.
+      tap: the default of both; `*` stands for each layer that `layers` picks.
       regress: whether the student's tap is first mapped to the teacher's width by a learned linear map.
       edges: what it takes from the graph: `beliefs` (joined ones, so a student needs edges), `features` (the feature
         join, which without edges gathers nothing), or nothing.
@@ -27,6 +28,7 @@ class Method:
     function: str
     options: dict[str, Any] = field(default_factory=dict)
     taps: bool = False
+    tap: str = "embedding"
     regress: bool = False
     edges: str = ""
     distance: bool = True
@@ -70,16 +72,66 @@ METHODS: dict[str, Method] = {
         taps=True,
         paper="Park et al. 2019, arXiv 1904.05068",
     ),
+    "hidden": Method(
+        "jkd.losses.text:hidden_mse",
+        taps=True,
+        tap="layer*/hidden",
+        regress=True,
+        paper="TinyBERT; Jiao et al. 2020, arXiv 1909.10351",
+    ),
+    "embedding_layer": Method(
+        "jkd.losses.text:hidden_mse",
+        taps=True,
+        tap="embeddings",
+        regress=True,
+        paper="TinyBERT; Jiao et al. 2020, arXiv 1909.10351",
+    ),
+    "attention": Method(
+        "jkd.losses.text:attention_mse",
+        taps=True,
+        tap="layer*/scores",
+        paper="TinyBERT; Jiao et al. 2020, arXiv 1909.10351",
+    ),
+    "attention_kl": Method(
+        "jkd.losses.text:attention_kl",
+        taps=True,
+        tap="layer*/scores",
+        paper="MiniLM; Wang et al. 2020, arXiv 2002.10957",
+    ),
+    "query_relations": Method(
+        "jkd.losses.text:relation_kl",
+        {"heads": 0},
+        taps=True,
+        tap="layer*/query",
+        paper="MiniLMv2; Wang et al. 2021, arXiv 2012.15828",
+    ),
+    "key_relations": Method(
+        "jkd.losses.text:relation_kl",
+        {"heads": 0},
+        taps=True,
+        tap="layer*/key",
+        paper="MiniLMv2; Wang et al. 2021, arXiv 2012.15828",
+    ),
+    "value_relations": Method(
+        "jkd.losses.text:relation_kl",
+        {"heads": 0},
+        taps=True,
+        tap="layer*/value",
+        paper="MiniLMv2; Wang et al. 2021, arXiv 2012.15828",
+    ),
     "sp": Method("jkd.losses.relations:sp", taps=True, paper="Tung & Mori 2019, arXiv 1907.09682"),
 }
 
 # Every term also takes these: the weight multiplies the loss, the schedule multiplies the weight over the run.
 COMMON: dict[str, Any] = {"weight": 1.0, "schedule": "constant", "warmup": 0.0}
 SCHEDULES = ("constant", "linear", "cosine")
-TAPS: dict[str, Any] = {"student_tap": "embedding", "teacher_tap": "embedding"}
+# How taps with a `*` are paired: uniform, skip, last (see `jkd.layer_map`), final (the last with the last), or pairs
+# counted from 0, as in "0-1,1-3,2-5": student's layer, teacher's layer.
+LAYERS = ("uniform", "skip", "last", "final")
 
 
 def options(name: str) -> dict[str, Any]:
     """All keys that a config may set for a term, with their defaults."""
     method = METHODS[name]
-    return COMMON | method.options | (TAPS if method.taps else {})
+    taps = {"student_tap": method.tap, "teacher_tap": method.tap, "layers": "uniform"} if method.taps else {}
+    return COMMON | method.options | taps

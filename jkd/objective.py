@@ -7,14 +7,19 @@ A term is a pure function in `jkd.losses`, named by one line in `jkd.methods`. I
     joined [B, C], mix []                    the joined beliefs of the samples, and their share in the target
     student_feature, teacher_feature         the taps named by the term's `student_tap` and `teacher_tap`
     student_projection, teacher_projection   [B, P] unit norm: the projected student, the projected join
+    mask                                     [B, L] the student's tap of that name: 1 where a text has a token
+
+A tap's name may hold a `*` for the layer, as in `layer*/hidden`: the term then stands for one term a pair of layers,
+which `layers` picks (see `jkd.layer_map`), with equal shares of its weight.
 
 The arrays are those of the whole global batch: under `jit` with a sharded batch they are global by construction.
 """
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -23,7 +28,9 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from jkd import methods, random
+from jkd.errors import UserError
 from jkd.graph import projection, relation
+from jkd.layer_map import layer_map
 from jkd.tasks import Anchors
 
 INPUTS = frozenset(
@@ -38,9 +45,11 @@ INPUTS = frozenset(
         "teacher_feature",
         "student_projection",
         "teacher_projection",
+        "mask",
     ]
 )
 AUTO = "auto"
+ANY = "*"  # in a tap's name: of each layer
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,8 @@ class Objective:
 
     @property
     def student_taps(self) -> tuple[str, ...]:
-        return tuple(sorted({term.student_tap for term in self.terms if term.student_tap}))
+        masks = {"mask"} if "mask" in self.needs else set()
+        return tuple(sorted(masks | {term.student_tap for term in self.terms if term.student_tap}))
 
     @property
     def teacher_taps(self) -> tuple[str, ...]:
@@ -211,6 +221,8 @@ class Objective:
             return given[name]
         if name == "student_logits":
             return student.anchors.logits
+        if name == "mask":
+            return jax.lax.stop_gradient(student.taps["mask"])
         if name == "student_feature":
             tap = student.taps[term.student_tap]
             own = params.get(term.name)
@@ -226,10 +238,52 @@ class Objective:
         return self.project_teacher(params, teacher.anchors.feature, given)
 
 
-def make_objective(student: ConfigDict, views: int) -> Objective:
-    """The objective of a student's config, on a graph with so many views; terms of weight 0 are left out."""
-    terms = tuple(make_term(name, settings) for name, settings in sorted(student.objective.items()) if settings.weight)
-    return Objective(terms=terms, projection=student.projection, heads=student.heads, views=views)
+def make_objective(
+    student: ConfigDict, views: int, depths: tuple[int, ...] = (0, 0), where: str = "student"
+) -> Objective:
+    """The objective of a student's config; terms of weight 0 are left out.
+
+    Args:
+      student: the config.
+      views: of the graph.
+      depths: layers of the student and of the teacher, for terms over layers; 0 where a network has none.
+      where: the student's key, for messages.
+    """
+    named = [(name, settings) for name, settings in sorted(student.objective.items()) if settings.weight]
+    terms = [term for name, settings in named for term in _over_layers(make_term(name, settings), settings, depths, where)]
+    return Objective(terms=tuple(terms), projection=student.projection, heads=student.heads, views=views)
+
+
+def _over_layers(term: Term, settings: ConfigDict, depths: tuple[int, ...], where: str) -> list[Term]:
+    """The term once for each pair of layers; just the term where its taps name none."""
+    taps = (term.student_tap, term.teacher_tap)
+    if not any(ANY in tap for tap in taps):
+        return [term]
+    key = f"{where}.objective.{term.name}.layers"
+    pairs = _pairs(settings["layers"], depths, key)
+    return [
+        replace(
+            term,
+            name=f"{term.name}_{own}_{theirs}",
+            weight=term.weight / len(pairs),
+            student_tap=term.student_tap.replace(ANY, str(own)),
+            teacher_tap=term.teacher_tap.replace(ANY, str(theirs)),
+        )
+        for own, theirs in pairs
+    ]
+
+
+def _pairs(layers: str, depths: tuple[int, ...], where: str) -> tuple[tuple[int, int], ...]:
+    """Which of the student's layers goes with which of the teacher's."""
+    if re.fullmatch(r"\d+-\d+(,\d+-\d+)*", layers):
+        given = [tuple(int(number) for number in pair.split("-")) for pair in layers.split(",")]
+        return layer_map("given", *depths, given, where=where)
+    if layers == "final":
+        return layer_map("given", *depths, [(depths[0] - 1, depths[1] - 1)], where=where)
+    if layers not in methods.LAYERS:
+        known = ", ".join(methods.LAYERS)
+        raise UserError(f"{where}: expected {known}, or pairs of layers as in '0-1,1-3', got '{layers}'.")
+    return layer_map(layers, *depths, where=where)
 
 
 def supervised(smoothing: float = 0.0) -> Objective:

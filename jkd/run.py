@@ -156,11 +156,11 @@ def _part(config: ConfigDict, place: Place, student: str) -> Path:
 def _outputs(session: Session, folder: Path, student: str) -> np.ndarray:
     given = session.loaded_teacher if student == TEACHER else None
     if given:
-        return parts.test_outputs(session, given.apply, given.variables)
+        return parts.test_outputs(session, given.apply, session.config.teacher, given.variables)
     config = session.config
     network = config.teacher if student == TEACHER else config.students[student.partition(SEED)[0]]
     variables = parts.read_variables(folder, files.read_signed(folder / "result.json"))
-    return parts.test_outputs(session, session.apply_of(network), variables)
+    return parts.test_outputs(session, session.apply_of(network), network, variables)
 
 
 def _first_graph(workdir: Path) -> KnowledgeGraph | None:

@@ -185,7 +185,7 @@ class Runner:
         steps, batch = self.settings.steps_per_call, self.settings.batch
         at = (np.arange(steps * batch, dtype=np.int32) + self.calls * steps * batch) % NODES
         at = at.reshape(steps, batch)
-        chunk = {"image": self.source.images(at), "label": self.source.labels[at], "id": at, "node": at}
+        chunk = {"input": self.source.images(at), "label": self.source.labels[at], "id": at, "node": at}
         chunk["step"] = self.calls * steps + np.arange(steps, dtype=np.int32)
         chunk |= {"count": np.int32(steps), "record": np.asarray(self.record)}
         self.calls += 1

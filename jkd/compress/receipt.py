@@ -7,28 +7,26 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jkd.compress.variables import flat_float32
 
 Apply = Callable[..., tuple[Any, dict[str, Any]]]
-Shape = tuple[int, ...]
 
 
-def receipt(apply: Apply, variables: dict[str, Any], shape: Shape) -> dict[str, int | float | None]:
+def receipt(apply: Apply, variables: dict[str, Any], example: np.ndarray) -> dict[str, int | float | None]:
     """What one network costs.
 
     Args:
-      apply: `(variables, images) -> (logits, taps)` in evaluation mode: a module's, or a user's function.
+      apply: `(variables, input) -> (logits, taps)` in evaluation mode: a module's, or a user's function.
       variables: `{"params": ..., "batch_stats": ...}`, or any tree of arrays of a user's function.
-      shape: height, width and channels of an image.
+      example: the input of one sample, `[1, ...]`; only its shape and type count.
 
     Returns:
       `params`: trained numbers; batch statistics are not among them.
       `state`: other stored numbers, which are the batch statistics.
       `bytes`: size of both as one float32 safetensors file, header included.
-      `macs`: multiply-adds of the matrix products and convolutions for one image.
+      `macs`: multiply-adds of the matrix products and convolutions for one sample.
       `latency_ms`: `None`, the place for what `latency` measures.
     """
     params, state = parameters(variables)
@@ -36,7 +34,7 @@ def receipt(apply: Apply, variables: dict[str, Any], shape: Shape) -> dict[str, 
         "params": params,
         "state": state,
         "bytes": file_bytes(variables),
-        "macs": macs(apply, variables, shape),
+        "macs": macs(apply, variables, example),
         "latency_ms": None,
     }
 
@@ -55,32 +53,32 @@ def file_bytes(variables: dict[str, Any]) -> int:
     return len(save({name: np.ascontiguousarray(array) for name, array in flat_float32(variables).items()}))
 
 
-def macs(apply: Apply, variables: dict[str, Any], shape: Shape) -> int:
-    """Multiply-adds of one image's logits, counted in the traced program; nothing is run.
+def macs(apply: Apply, variables: dict[str, Any], example: np.ndarray) -> int:
+    """Multiply-adds of one sample's logits, counted in the traced program; nothing is run.
 
     Matrix products and convolutions count, in full (a padded border multiplies too); element-wise work,
     pooling and reductions do not. A `scan` counts as often as it runs, a `while` once, a `cond` by its
     dearest branch.
     """
-    program = jax.make_jaxpr(lambda tree, image: apply(tree, image)[0])(
-        variables, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    program = jax.make_jaxpr(lambda tree, fed: apply(tree, fed)[0])(
+        variables, jax.ShapeDtypeStruct(example.shape, example.dtype)
     )
     return _count(program.jaxpr)
 
 
-def latency(apply: Apply, variables: dict[str, Any], shape: Shape, budget_s: float = 0.3) -> float:
-    """Median milliseconds of one image's logits, compiled, waited for; some `budget_s` seconds of repeats.
+def latency(apply: Apply, variables: dict[str, Any], example: np.ndarray, budget_s: float = 0.3) -> float:
+    """Median milliseconds of one sample's logits, compiled, waited for; some `budget_s` seconds of repeats.
 
     At least 3 and at most 200 repeats, after two runs for warmth. The only measured figure of a receipt.
     """
-    compiled = jax.jit(lambda tree, image: apply(tree, image)[0])
-    tree, image = jax.device_put((variables, np.zeros((1, *shape), np.float32)))
+    compiled = jax.jit(lambda tree, fed: apply(tree, fed)[0])
+    tree, fed = jax.device_put((variables, example))
     for _ in range(2):
-        compiled(tree, image).block_until_ready()
+        compiled(tree, fed).block_until_ready()
     times: list[float] = []
     while len(times) < 3 or (sum(times) < budget_s and len(times) < 200):
         start = time.perf_counter()
-        compiled(tree, image).block_until_ready()
+        compiled(tree, fed).block_until_ready()
         times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times)
 

@@ -14,18 +14,26 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "task": ("classification",),
     "reduction": ("plain", "elastic"),
     "parallelism": ("jit", "pmap"),
-    "model": ("mlp", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19"),
+    "model": ("mlp", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19", "bert", "bigru", "fasttext"),
+    "pooling": ("auto", "cls", "mean", "max"),
     "layout": ("cifar", "torchvision"),
     "dtype": ("float32", "bfloat16"),
     "optimizer.name": ("adam", "adamw", "sgd", "lamb", "lion", "rmsprop"),
     "optimizer.schedule": ("constant", "cosine", "linear", "step"),
     "data.broken": ("refuse", "skip"),
+    "activation": ("gelu", "gelu_new", "relu"),
+    "data.header": ("auto", "yes", "no"),
+    "data.quotes": ("auto", "yes", "no"),
+    "data.errors": ("strict", "replace"),
+    "data.overlap": ("drop", "keep", "refuse"),
     "data.noise": ("none", "symmetric", "pair_flip"),
     "graph.diagnosis": ("folds", "holdout", "none"),
     "graph.edges": ("real", "random", "class_random", "none"),
     "sampling.of": ("pool", "labelled"),
     "sampling.by": ("uniform", "class_balanced", "facility_location"),
 }
+SOURCES = ("digits", "images", "npz", "texts", "trec", "trec:fine")
+VIEWS = ("teacher", "input", "lexical", "opening")
 # key -> (least, most): both inclusive
 RANGES: dict[str, tuple[float, float]] = {
     "replicates": (1, 10_000),
@@ -34,6 +42,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "shards": (1, 4096),
     "width": (1, 1_000_000),
     "depth": (0, 1_000),
+    "attention_heads": (1, 4096),
+    "feed_forward": (0, 2**18),
+    "embedding_width": (0, 2**16),
+    "buckets": (1, 2**26),
+    "ngrams": (1, 16),
+    "hidden": (0, 2**16),
     "dropout": (0, 0.95),
     "train.steps": (0, 10**9),
     "train.epochs": (0, 10**6),
@@ -55,11 +69,18 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.cutout": (0, 4096),
     "augment.mixup": (0, 100),
     "augment.cutmix": (0, 100),
+    "augment.mask": (0, 1),
+    "augment.drop": (0, 1),
+    "augment.replace": (0, 1),
     "data.limit": (0, 10**12),
     "data.test_limit": (0, 10**12),
     "data.image_size": (0, 16_384),
     "data.max_pixels": (1, 178_956_970),  # what Pillow opens at all
     "data.broken_limit": (0, 1),
+    "data.test_share": (0.001, 0.9),
+    "data.max_chars": (1, 10**7),
+    "data.max_length": (3, 2**17),
+    "data.vocabulary": (100, 10**6),
     "data.timeout": (0, 10**6),
     "data.val": (0, 0.9),
     "data.pool": (0, 10**12),
@@ -129,12 +150,11 @@ def check(config: ConfigDict) -> None:
 def _check_data(config: ConfigDict) -> None:
     data, graph = config.data, config.graph
     source = data.source
-    if source not in ("digits", "images", "npz") and not re.fullmatch(r"tfds:[\w./:-]+", source):
-        raise UserError(
-            f"data.source: {source!r} is not one of them."
-            f"{did_you_mean(source, ['digits', 'images', 'npz', 'tfds:NAME'])}"
-        )
-    if source in ("images", "npz") and not data.path:
+    if source not in SOURCES and not re.fullmatch(r"tfds:[\w./:-]+", source):
+        raise UserError(f"data.source: {source!r} is not one of them.{did_you_mean(source, [*SOURCES, 'tfds:NAME'])}")
+    if list(data.buckets) != sorted(set(data.buckets)) or any(size < 2 for size in data.buckets):
+        raise UserError(f"data.buckets: expected rising lengths from 2 on, got {data.buckets}.")
+    if source in ("images", "npz", "texts") and not data.path:
         raise UserError(f"data.path: data.source = '{source}' needs one, as in --config.data.path=FOLDER.")
     if data.labels and data.pool and data.labels > data.pool:
         raise UserError(f"data.labels: {data.labels} labels do not fit in a pool of {data.pool}.")
@@ -155,8 +175,8 @@ def _check_data(config: ConfigDict) -> None:
     if not graph.views or len(set(graph.views)) < len(graph.views):
         raise UserError(f"graph.views: expected one or more different views, got {graph.views}.")
     for view in graph.views:
-        if view not in ("teacher", "input", *graph.files):
-            known = ["teacher", "input", *graph.files]
+        if view not in (*VIEWS, *graph.files):
+            known = [*VIEWS, *graph.files]
             raise UserError(
                 f"graph.views: unknown view '{view}'.{did_you_mean(view, known)} A file view is named in graph.files."
             )

@@ -9,9 +9,21 @@ AUTO = "auto"
 
 def _network(model: str, width: int, depth: int) -> dict[str, Any]:
     return dict(
-        model=model,  # mlp, vgg8, vgg11, vgg13, vgg16, vgg19
-        width=width,  # mlp: units of a hidden layer; vgg: channels of the first stage (64 is the published size)
-        depth=depth,  # mlp: hidden layers; vgg: its name already says
+        model=model,  # images: mlp, vgg8, vgg11, vgg13, vgg16, vgg19; texts: bert, bigru, fasttext
+        width=width,  # units of a hidden layer, or of the residual stream; vgg: of the first stage (64 as published)
+        depth=depth,  # hidden layers, transformer blocks or recurrent layers; vgg: its name already says
+        attention_heads=4,  # bert
+        feed_forward=0,  # bert: units inside a block; 0 = 4 times the width
+        embedding_width=0,  # bert, bigru: width of the word table; 0 = the width (bert: no factorisation)
+        activation="gelu",  # bert: gelu, gelu_new or relu
+        pooling="auto",  # bert: cls or mean; bigru: max or mean
+        buckets=8192,  # fasttext: rows of the table of hashed n-grams
+        ngrams=3,  # fasttext: longest n-gram
+        hidden=64,  # fasttext: units of the hidden layer; 0 = none
+        tokenizer="",  # tokenizer.json, vocab.txt or a folder; "" = that of `init` or `weights`, of the teacher (for a
+        # student), or one made of the training texts
+        init="",  # where training starts: a Hugging Face folder or hf:ORG/NAME@REVISION; for a student also `teacher`
+        init_layers="uniform",  # init = "teacher": which of its layers: uniform, first, last, or numbers as in "1,3,5"
         batch_norm=False,  # mlp only; a CIFAR-layout vgg always has it
         dropout=0.0,  # share of units dropped, one key per sample
         layout="cifar",  # vgg: cifar (global average, one dense layer) or torchvision (7x7 pooling, three)
@@ -50,6 +62,9 @@ def _network(model: str, width: int, depth: int) -> dict[str, Any]:
                 cutout=0,  # side of a square set to the mean
                 mixup=0.0,  # alpha of mixup's Beta(alpha, alpha); 0 = off
                 cutmix=0.0,  # alpha of CutMix's Beta(alpha, alpha); 0 = off; with both on, each sample flips a coin
+                mask=0.0,  # texts: share of tokens replaced by the mask token
+                drop=0.0,  # texts: share of tokens left out
+                replace=0.0,  # texts: share of tokens replaced by one near them in the teacher's word table
             ),
         ),
     )
@@ -69,8 +84,9 @@ def default() -> ConfigDict:
     config.parallelism = "jit"  # jit, or pmap (one process, equal to rounding)
     config.data = ConfigDict(
         dict(
-            source="digits",  # digits, images (a folder or tars), npz, or tfds:NAME
-            path="",  # folder, tar file, or npz file; for tfds the data_dir
+            source="digits",  # images: digits, images (a folder or tars), npz; texts: trec, trec:fine, texts (files of
+            # them); tfds:NAME of either
+            path="",  # folder, or a tar, npz, tsv, csv or jsonl file; for tfds the data_dir
             train="train",  # name of the training split
             test="test",  # name of the test split, evaluated once, at the end
             limit=0,  # keep so many training samples by a fixed rule; 0 = all
@@ -81,6 +97,20 @@ def default() -> ConfigDict:
             broken_limit=0.001,  # share of a split's images that may be skipped; more of them end the run
             mean=(0.5,),  # per channel, of pixels in 0..1
             std=(0.5,),
+            text="",  # texts: the column, by name or position; "" = one that is called as texts are
+            label="",  # texts: likewise
+            header="auto",  # tsv, csv: whether the first row names the columns: auto, yes, no
+            delimiter="",  # tsv, csv: one character; "" = by the file's ending
+            quotes="auto",  # tsv, csv: whether texts may stand in quotes: auto (not in a tsv), yes, no
+            encoding="",  # texts: "" = utf-8, and latin-1 for TREC's form
+            errors="strict",  # texts: strict (refuse bytes that do not decode) or replace
+            classes=(),  # texts: class names in label order; () = as found
+            test_share=0.2,  # texts of one file: share that is held out as the test split
+            max_chars=20_000,  # texts: characters after which one is cut
+            overlap="drop",  # texts of the training split that are test texts, too: drop, keep or refuse
+            max_length=64,  # texts: tokens after which one is cut
+            buckets=(16, 32, 64),  # texts: lengths that batches are padded to; each compiles once
+            vocabulary=4000,  # texts: size of a tokenizer made of the training texts
             val=0.0,  # share of the training samples put aside by a fixed rule: for choices, never for training
             pool=0,  # samples a replicate draws for its pool; 0 = all
             labels=0,  # how many of the pool keep their label; 0 = all

@@ -1,6 +1,6 @@
-"""Images by index, and what a run draws from them.
+"""Samples by index, and what a run draws from them.
 
-A `Source` gives labelled images of one size in a stable order with stable ids and a fingerprint: embedded
+A `Source` gives labelled images of one size, or texts, in a stable order with stable ids and a fingerprint: embedded
 digits, image folders and tars, npz, TFDS. `open_dataset` makes a training and a test source from
 `config.data`; `make_split` draws what one replicate trains on (pool, visible labels, noise, validation);
 `batches` streams it, a pure function of the step; `normalize` and `augment` run inside jit, one key per
@@ -9,12 +9,15 @@ sample. Pillow and TFDS are only imported by a source that needs them.
 
 from jkd.data.augment import augment, normalize
 from jkd.data.dataset import DataSet, open_dataset
+from jkd.data.inputs import Images, Inputs
 from jkd.data.pipeline import batches, order
 from jkd.data.sources import Source
 from jkd.data.split import Split, make_split
 
 __all__ = [
     "DataSet",
+    "Images",
+    "Inputs",
     "Source",
     "Split",
     "augment",

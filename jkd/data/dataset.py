@@ -1,4 +1,4 @@
-"""From `config.data` to a training and a test source."""
+"""From `config.data` to a training and a test source, of images or of texts."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,21 @@ from jkd import digest
 from jkd.data.sources import Source
 from jkd.errors import UserError, did_you_mean, some
 
-KINDS = ("digits", "images", "npz", "tfds:NAME")
+KINDS = ("digits", "images", "npz", "texts", "trec", "trec:fine", "tfds:NAME")
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A training and a test source with the same classes and image shape; the test source only evaluates."""
+    """A training and a test source of one kind and shape with the same classes; the test source only evaluates."""
 
     name: str
     train: Source
     test: Source
+
+    @property
+    def kind(self) -> str:
+        """`images` or `texts`."""
+        return self.train.kind
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -25,8 +30,8 @@ class DataSet:
         return self.train.classes
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width, channels."""
+    def shape(self) -> tuple[int, ...]:
+        """Height, width, channels; `()` of texts."""
         return self.train.shape
 
     @property
@@ -49,6 +54,8 @@ def open_dataset(data: ConfigDict) -> DataSet:
         from jkd.data import digits
 
         return _fitting("digits", *digits.load(data.limit, data.test_limit, data.image_size), data)
+    if data.source in ("texts", "trec", "trec:fine"):
+        return _texts(data)
     if data.train == data.test:
         raise UserError(f"data.train and data.test are both '{data.train}'. The test split must be another one.")
     if data.source == "npz":
@@ -57,9 +64,20 @@ def open_dataset(data: ConfigDict) -> DataSet:
         options = dict(max_pixels=data.max_pixels, image_size=data.image_size)
         limits = (data.limit, data.test_limit)
         return _fitting("npz", *npz.load(data.path, (data.train, data.test), limits=limits, **options), data)
+    if data.source.startswith("tfds:"):
+        from jkd.data import tfds_texts
+
+        if tfds_texts.has_texts(data.source.removeprefix("tfds:"), data.path, data.train):
+            return _texts(data)
     if data.source == "images" or data.source.startswith("tfds:"):
         return _fitting(data.source, *_images(data), data)
     raise UserError(f"data.source: expected {', '.join(KINDS)}, got '{data.source}'.{did_you_mean(data.source, KINDS)}")
+
+
+def _texts(data: ConfigDict) -> DataSet:
+    from jkd.data import textset
+
+    return DataSet(data.source, *textset.load(data))
 
 
 def _images(data: ConfigDict) -> tuple[Source, Source]:

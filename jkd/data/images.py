@@ -22,20 +22,21 @@ from jkd.errors import UserError, some
 class EncodedSource:
     """A source too large to hold decoded: reads and decodes what is asked for."""
 
+    kind = "images"
     in_memory = False
 
     def __init__(
         self,
         listing: Listing,
         rules: Rules,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         digests: Sequence[str],
         skipped: Sequence[tuple[str, str]],
     ) -> None:
         self.name = listing.name
         self.classes = listing.classes
         self.labels = listing.labels
-        self.shape = shape
+        self.shape: tuple[int, ...] = shape
         self.skipped = tuple(skipped)
         self._listing = listing
         self._rules = rules

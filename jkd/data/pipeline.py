@@ -6,7 +6,7 @@ number of workers. Students of one seed see the same order, which keeps them pai
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,11 +15,19 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int32, Integer
 
+from jkd.data.inputs import Inputs
 from jkd.data.sources import Source
 from jkd.data.workers import settle, watched
 from jkd.random import permutation
 
 Batch = dict[str, np.ndarray]
+Targets = Callable[[Source, np.ndarray, np.ndarray], Batch]
+PER_STEP = ("step", "count", "record")  # keys of a chunk that have no sample axis
+
+
+def no_targets(source: Source, index: np.ndarray, labels: np.ndarray) -> Batch:
+    """Of a task that a sample's label is enough for."""
+    return {}
 
 
 def order(seed: int, replicate: int, size: int, batch: int, step: int) -> Int32[np.ndarray, " batch"]:
@@ -55,6 +63,8 @@ class _Chunks:
     """
 
     source: Source
+    inputs: Mapping[str, Inputs]
+    targets: Targets
     subset: np.ndarray
     labels: np.ndarray
     nodes: np.ndarray
@@ -77,16 +87,17 @@ class _Chunks:
         first, last = self.start_of(index), min(self.start_of(index + 1), self.steps)
         count = last - first
         at = _positions(self.seed, self.replicate, len(self.subset), first * self.batch, count * self.batch)
+        # One static shape for the whole chunk, the same in every process whichever rows it loads.
+        sizes = {name: each.sizes(self.source, self.subset[at]).max() for name, each in self.inputs.items()}
         at = at.reshape(count, self.batch)[:, self.rows]
         shape = at.shape
         at = at.reshape(-1)
-        made = {
-            "image": self.source.images(self.subset[at]).reshape(*shape, *self.source.shape),
-            "label": self.labels[at].reshape(shape),
-            "id": self.subset[at].reshape(shape),
-            "node": self.nodes[at].reshape(shape),
-            "step": np.arange(first, last, dtype=np.int32),
-        }
+        ids = self.subset[at]
+        rows = {name: each.read(self.source, ids, int(sizes[name])) for name, each in self.inputs.items()}
+        rows |= {"label": self.labels[at], "id": ids, "node": self.nodes[at]}
+        rows |= self.targets(self.source, ids, self.labels[at])
+        made = {name: array.reshape(*shape, *array.shape[1:]) for name, array in rows.items()}
+        made["step"] = np.arange(first, last, dtype=np.int32)
         if count < self.per_call:  # one shape for all chunks, so that the step compiles once
             full = np.minimum(np.arange(self.per_call), count - 1)
             made = {name: array[full] for name, array in made.items()}
@@ -98,6 +109,8 @@ def batches(
     subset: Integer[np.ndarray, " m"],
     labels: Integer[np.ndarray, " m"],
     *,
+    inputs: Mapping[str, Inputs],
+    targets: Targets = no_targets,
     batch: int,
     steps: int,
     start_step: int = 0,
@@ -115,6 +128,8 @@ def batches(
       source: the training source.
       subset: samples to train on, by index into the source.
       labels: their labels, -1 where hidden.
+      inputs: what the networks are fed, by key of the batch: `input`, and `teacher_input` where the teacher's differs.
+      targets: `(source, indices [N], labels [N]) -> arrays [N, ...]`: what a task asks for besides a label.
       batch: samples per step, B.
       steps: where the run ends.
       start_step: where this stream starts: 0, or the step of a checkpoint.
@@ -128,8 +143,8 @@ def batches(
       rows: which samples of each step's batch to load, as one of several processes does; all by default.
 
     Yields:
-      `image` uint8 `[S, B, H, W, C]`, `label`, `id` (index into the source), `node` int32 `[S, B]`, `step`
-      int32 `[S]` and `count` int32, the number of steps that are real: the last chunk repeats its last step
+      Each of `inputs` `[S, B, ...]`, `label`, `id` (index into the source), `node` int32 `[S, B]`, the task's targets,
+      `step` int32 `[S]` and `count` int32, the number of steps that are real: the last chunk repeats its last step
       to stay full. Closing or dropping the iterator ends its threads and processes.
 
     Raises:
@@ -141,7 +156,9 @@ def batches(
         raise ValueError(
             f"{len(subset)} samples, {len(labels)} labels, {len(nodes)} nodes: expected as many of each, > 0"
         )
-    chunks = _Chunks(source, subset, labels, nodes, batch, steps, start_step, per_call, seed, replicate, rows)
+    chunks = _Chunks(
+        source, inputs, targets, subset, labels, nodes, batch, steps, start_step, per_call, seed, replicate, rows
+    )
     return _stream(chunks, workers, timeout)
 
 

@@ -1,4 +1,4 @@
-"""What a data source is: images by index, in a stable order, with stable ids and a fingerprint."""
+"""What a data source is: samples by index, in a stable order, with stable ids and a fingerprint."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,20 +19,22 @@ LOAD_BYTES = 8 * 2**30
 
 @runtime_checkable
 class Source(Protocol):
-    """Random access to labelled images of one size, in a stable order.
+    """Random access to labelled samples in a stable order.
 
     Attributes:
       name: what a message calls it.
+      kind: `images` or `texts`: the method that gives them.
       classes: class names, in label order.
-      shape: height, width, channels of every image.
+      shape: height, width, channels of every image; `()` of texts.
       labels: int32 `[N]`, -1 where a sample has no label.
-      skipped: `(id, why)` of the unreadable images left out.
-      in_memory: whether `images` is a mere copy; if not, it reads and decodes files.
+      skipped: `(id, why)` of the samples left out.
+      in_memory: whether a sample is a mere copy; if not, it is read and decoded from files.
     """
 
     name: str
+    kind: str
     classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     labels: np.ndarray
     skipped: tuple[tuple[str, str], ...]
     in_memory: bool
@@ -43,19 +45,25 @@ class Source(Protocol):
         """The sample's stable id, such as `train/cat/0001.jpg`."""
         ...
 
-    def images(self, index: Integer[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
-        """The images at `index`, in that order."""
-        ...
-
     @property
     def fingerprint(self) -> str:
         """SHA-256 of ids, labels and contents."""
         ...
 
 
+@runtime_checkable
+class ImageSource(Source, Protocol):
+    """A source of images of one size."""
+
+    def images(self, index: Integer[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w c"]:
+        """The images at `index`, in that order."""
+        ...
+
+
 class ArraySource:
     """A source whose images are one uint8 array in memory."""
 
+    kind = "images"
     in_memory = True
 
     def __init__(
@@ -71,7 +79,7 @@ class ArraySource:
         self.classes = tuple(classes)
         self.labels = np.asarray(labels, np.int32)
         self.skipped = tuple(skipped)
-        self.shape: tuple[int, int, int] = tuple(pixels.shape[1:])
+        self.shape: tuple[int, ...] = tuple(pixels.shape[1:])
         self._ids = list(ids)
         self._pixels = pixels
         if not len(self._ids) == len(self.labels) == len(pixels):

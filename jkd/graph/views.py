@@ -8,20 +8,41 @@ import csv
 import io
 import itertools
 from array import array
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Float32, Integer, Shaped, UInt8
 
 from jkd import places
 from jkd.data.npy import read_npz
-from jkd.data.sources import LOAD_BYTES
+from jkd.data.sources import LOAD_BYTES, Source
 from jkd.errors import UserError
 from jkd.graph.nearest import Edges
 from jkd.places import Path
 
 SHOWN = 5  # findings a message lists
 LINE = 2**16  # bytes of the longest line of an edge list
+
+
+# View -> what it is made of (`Source.kind`), and the function from samples to features.
+OF_SAMPLES: dict[str, tuple[str, Callable[..., Any]]] = {"input": ("images", lambda images: input_view(images))}
+
+
+def view_of(name: str, source: Source, index: Integer[np.ndarray, " n"]) -> Float32[np.ndarray, "N D"]:
+    """The features of a view of the samples at `index`.
+
+    Raises:
+      UserError: where the source has not what the view is made of.
+    """
+    kind, function = OF_SAMPLES[name]
+    if source.kind != kind:
+        others = " or ".join(f"'{view}'" for view, (other, _) in OF_SAMPLES.items() if other == source.kind)
+        raise UserError(
+            f"graph.views: '{name}' is made of {kind}, but {source.name} holds {source.kind}. Use {others}."
+        )
+    made: np.ndarray = function(getattr(source, kind)(index))
+    return made
 
 
 def input_view(images: UInt8[np.ndarray, "N H W C"]) -> Float32[np.ndarray, "N P"]:

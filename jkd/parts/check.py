@@ -3,12 +3,12 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jkd import objective, places, random, sharding
+from jkd import places, random, sharding
 from jkd.build import Apply, Session
 from jkd.data import make_split
+from jkd.data.inputs import shape_of
 from jkd.errors import UserError, did_you_mean
 from jkd.graph import taxonomy
 from jkd.objective import Term
@@ -45,27 +45,27 @@ def check(session: Session) -> None:
         taxonomy.load(config.graph.taxonomy, session.dataset.classes)
     traced: dict[Apply, Taps] = {}
     if given:
-        theirs = _taps(session, given.apply, given.variables)
+        theirs = _taps(session, config.teacher, given.apply, given.variables)
     else:
         theirs = _check_network(session, config.teacher, "teacher", traced)
     for name, student in config.students.items():
         own = _check_network(session, student, f"students.{name}", traced)
-        for term in objective.make_objective(student, len(config.graph.views)).terms:
+        for term in session.objective_of(student, len(config.graph.views), f"students.{name}").terms:
             if term.student_tap:
                 _check_term(term, own, theirs, f"students.{name}.objective.{term.name}")
 
 
 def _check_network(session: Session, network: ConfigDict, where: str, traced: dict[Apply, Taps]) -> Taps:
-    """Cuts a batch over the devices and traces the network on two images: shapes, no arithmetic."""
+    """Cuts a batch over the devices and traces the network on two samples: shapes, no arithmetic."""
     sharding.check_batch(session.parts, network.train.batch, network.train.accumulate, where)
     apply = session.apply_of(network)
     if apply not in traced:
-        images = jax.ShapeDtypeStruct((1, *session.dataset.shape), jnp.float32)
+        fed = shape_of(session.inputs_of(network).example(1))
         try:
-            variables = jax.eval_shape(session.module(network).init, random.key("init", 0), images)
+            variables = jax.eval_shape(session.module(network).init, random.key("init", 0), fed)
         except UserError as error:
             raise UserError(f"{where}.{error}") from None
-        traced[apply] = _taps(session, apply, variables)
+        traced[apply] = _taps(session, network, apply, variables)
     return traced[apply]
 
 
@@ -73,19 +73,23 @@ def _check_term(term: Term, own: Taps, theirs: Taps, where: str) -> None:
     for key, tap, taps in (("student_tap", term.student_tap, own), ("teacher_tap", term.teacher_tap, theirs)):
         if tap not in taps:
             raise UserError(f"{where}.{key}: the network has no tap '{tap}'.{did_you_mean(tap, taps)}")
-    if term.needs != {"student_feature", "teacher_feature"}:
+    if term.needs - {"mask"} != {"student_feature", "teacher_feature"}:
         return
+    if "mask" in term.needs and "mask" not in own:
+        raise UserError(f"{where}: it compares tokens, but the student's taps have no mask of them.")
     student, teacher = own[term.student_tap], theirs[term.teacher_tap]
     if term.regress:
         student = jax.ShapeDtypeStruct((*student.shape[:-1], teacher.shape[-1]), student.dtype)
     features = {"student_feature": student, "teacher_feature": teacher}
+    if "mask" in term.needs:
+        features["mask"] = own["mask"]
     try:
         jax.eval_shape(lambda features: term.function(**features, **term.options), features)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
 
 
-def _taps(session: Session, apply: Apply, variables: Any) -> Taps:
-    images = jax.ShapeDtypeStruct((2, *session.dataset.shape), jnp.float32)
-    taps: Taps = jax.eval_shape(apply, variables, images)[1]
+def _taps(session: Session, network: ConfigDict, apply: Apply, variables: Any) -> Taps:
+    fed = shape_of(session.inputs_of(network).example(2))
+    taps: Taps = jax.eval_shape(apply, variables, fed)[1]
     return taps

@@ -28,7 +28,7 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
         "format": FORMAT,
         "graph": configs.as_dict(settings),
         "files": {path: digest.of_file(path) for path in _files(settings)},
-        "data": [session.dataset.fingerprint, list(session.config.data.mean), list(session.config.data.std)],
+        "data": [session.dataset.fingerprint, *session.inputs_of(session.config.teacher).made_of],
         "split": split.digest,
         "teacher": teacher.digest,
     }
@@ -81,7 +81,7 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
 def _outputs(session: Session, teacher: Teacher, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logits and embeddings of training samples, worth learning from."""
     source = session.dataset.train
-    logits, features = session.predictor(teacher.apply)(teacher.variables, source, index)
+    logits, features = session.predictor(teacher.apply, session.config.teacher)(teacher.variables, source, index)
     loaded = session.loaded_teacher is not None
     refuse_unsound(logits, features, lambda row: source.id(int(index[row])), source.classes, loaded)
     return logits, features
@@ -95,8 +95,8 @@ def _views(session: Session, split: Split) -> dict[str, Any]:
     """Features (or edges) of the pool for every view but the teacher's, which the graph has already."""
     made: dict[str, Any] = {}
     for view in session.config.graph.views:
-        if view == "input":
-            made[view] = views.input_view(session.dataset.train.images(split.pool))
+        if view in views.OF_SAMPLES:
+            made[view] = views.view_of(view, session.dataset.train, split.pool)
         elif view != "teacher":
             ids = [session.dataset.train.id(int(index)) for index in split.pool]
             path, k = session.config.graph.files[view], session.config.graph.k
@@ -119,9 +119,8 @@ def _held(
         return None
     if settings.diagnosis == "holdout":
         logits, feature = _outputs(session, teacher, split.val)
-        outside: dict[str, Any] = (
-            {"input": views.input_view(source.images(split.val))} if "input" in settings.views else {}
-        )
+        of_samples = [view for view in settings.views if view in views.OF_SAMPLES]
+        outside: dict[str, Any] = {view: views.view_of(view, source, split.val) for view in of_samples}
         ids = [source.id(int(index)) for index in split.val]
         inside = [source.id(int(index)) for index in split.pool]
         for view in settings.views:
@@ -136,7 +135,7 @@ def _held(
     for fold in range(settings.folds):
         kept = split.labelled[fold_of[split.labelled] != fold]
         _, variables = train_teacher(session, split, kept, place.replicate, progress=progress.step)
-        logits, feature = session.predictor(apply)(variables, source, split.pool)
+        logits, feature = session.predictor(apply, session.config.teacher)(variables, source, split.pool)
         beliefs.append(softmax(logits))
         features.append(feature)
     return Folds(fold_of=fold_of, beliefs=beliefs, features=features)

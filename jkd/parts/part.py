@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jkd import build, changes, compress, digest, files, processes
+from jkd import build, changes, compress, digest, files, networks, processes
 from jkd import config as configs
 from jkd.build import Compiled, Session
 from jkd.changes import Allowed, Inputs
 from jkd.data import Split, batches
 from jkd.errors import UserError
+from jkd.networks import Start
 from jkd.places import Path
 from jkd.progress import RunProgress
 from jkd.train import checkpoint, interrupt
@@ -71,14 +72,16 @@ class Training:
     Attributes:
       setup: without a folder.
       compiled: its program.
+      start: where training starts, if not where the key stream says.
     """
 
     setup: Fit
     compiled: Compiled
+    start: Start | None = None
 
     def init(self) -> TrainState:
         """The state at step 0."""
-        state: TrainState = self.compiled.init(self.setup.run, self.setup.teacher)
+        state: TrainState = self.compiled.init(self.setup.run, self.setup.teacher, self.start)
         return state
 
 
@@ -127,16 +130,16 @@ def hold(folder: Path, what: str, progress: RunProgress, wait: bool) -> Iterator
 
 def network_inputs(session: Session, network: ConfigDict, split: Split, seed: int, replicate: int) -> dict[str, Any]:
     """What a trained part is made from, JSON-ready; its digest decides whether a finished part still stands."""
-    data = session.config.data
     return {
         "format": FORMAT,
         "task": session.task.name,
         "network": configs.as_dict(network),
-        "data": [session.dataset.fingerprint, list(data.mean), list(data.std)],
+        "data": [session.dataset.fingerprint, *session.inputs_of(network).made_of],
         "split": split.digest,
         "seed": seed,
         "replicate": replicate,
         "arithmetic": {key: session.config[key] for key in ARITHMETIC},
+        **networks.made_of(network),
     }
 
 
@@ -172,6 +175,8 @@ def batches_of(
             session.dataset.train,
             split.pool[positions],
             split.labels[positions],
+            inputs=step.program.reads,
+            targets=session.task.targets,
             nodes=positions,
             batch=network.train.batch,
             steps=step.program.steps,
@@ -191,7 +196,7 @@ def validation_of(session: Session, split: Split, apply: build.Apply, network: C
     """Evaluation on the validation split while training, where one is asked for."""
     if not network.train.eval_every or not len(split.val):
         return None
-    predictor = session.predictor(apply)
+    predictor = session.predictor(apply, network)
 
     def evaluate(variables: PyTree) -> dict[str, float]:
         outputs, _ = predictor(variables, session.dataset.train, split.val)
@@ -201,18 +206,20 @@ def validation_of(session: Session, split: Split, apply: build.Apply, network: C
     return evaluate
 
 
-def test_outputs(session: Session, apply: build.Apply, variables: PyTree) -> np.ndarray:
+def test_outputs(session: Session, apply: build.Apply, network: ConfigDict, variables: PyTree) -> np.ndarray:
     """Logits of the whole test split, float32 `[T, C]`."""
     test = session.dataset.test
-    return session.predictor(apply)(variables, test, np.arange(len(test)))[0]
+    return session.predictor(apply, network)(variables, test, np.arange(len(test)))[0]
 
 
-def receipt_of(session: Session, apply: build.Apply, variables: PyTree, place: Place) -> dict[str, Any]:
+def receipt_of(
+    session: Session, apply: build.Apply, network: ConfigDict, variables: PyTree, place: Place
+) -> dict[str, Any]:
     """Parameters, bytes, multiply-adds; latency, the one measured figure, in the first replicate only."""
-    shape = session.dataset.shape
-    receipt = compress.receipt(apply, variables, shape)
+    example = session.inputs_of(network).example(1)
+    receipt = compress.receipt(apply, variables, example)
     if place.replicate == 0:
-        receipt["latency_ms"] = compress.latency(apply, variables, shape)
+        receipt["latency_ms"] = compress.latency(apply, variables, example)
     return receipt
 
 

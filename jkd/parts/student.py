@@ -6,7 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from jkd import build, changes, compress, digest, files, objective
+from jkd import build, changes, compress, digest, files, networks, objective
 from jkd.build import Compiled, Session, Teacher
 from jkd.changes import Inputs
 from jkd.data import Split
@@ -68,7 +68,7 @@ def make_student(
         state = fit(setup, training.init())
         variables = jax.tree.map(np.asarray, state.variables)
         own = session.apply_of(network)
-        outputs, features = session.predictor(own)(
+        outputs, features = session.predictor(own, network)(
             variables, session.dataset.test, np.arange(len(session.dataset.test))
         )
         predictions = {"logits": outputs}
@@ -86,7 +86,7 @@ def make_student(
             "metrics": session.task.metrics(outputs, session.dataset.test.labels, theirs),
             "labels": {"train": len(split.labelled), "choose": share.labels_used},
             "choices": share.choices,
-            "receipt": receipt_of(session, own, variables, place),
+            "receipt": receipt_of(session, own, network, variables, place),
             "steps": program.steps,
             "seconds": time.monotonic() - started,
             **changes_of(folder, inputs),
@@ -101,7 +101,7 @@ def student_training(
 ) -> tuple[Training, Share]:
     """How a student is trained, and its share of the graph."""
     network = session.config.students[name]
-    goal = objective.make_objective(network, len(graph.views))
+    goal = session.objective_of(network, len(graph.views), f"students.{name}")
     share = share_of(graph, network, goal, seed, replicate)
     apply = teacher.apply if goal.needs_teacher else None
     compiled = session.program(network, goal, apply, len(share.nodes), f"students.{name}")
@@ -112,7 +112,9 @@ def student_training(
         knowledge=share.knowledge,
         run=build.run_of(seed, replicate),
     )
-    return Training(setup, compiled), share
+    theirs = (session.module(session.config.teacher), teacher.variables)
+    start = networks.start_of(network, compiled.program.module, theirs)
+    return Training(setup, compiled, start), share
 
 
 def _projected(

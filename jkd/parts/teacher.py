@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jkd import build, compress, digest, files, objective
+from jkd import build, compress, digest, files, networks, objective
 from jkd.build import Session, Teacher
 from jkd.changes import Inputs
 from jkd.data import Split
@@ -63,7 +63,7 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
             program, variables = train_teacher(session, split, split.labelled, place.replicate, **where)
             teacher = Teacher(session.apply_of(network), variables, digest.of_tree(variables))
             compress.save_variables(folder / "variables.safetensors", variables)
-        outputs = test_outputs(session, teacher.apply, teacher.variables)
+        outputs = test_outputs(session, teacher.apply, network, teacher.variables)
         refuse_unsound(outputs, None, session.dataset.test.id, session.dataset.classes, loaded=given is not None)
         files.write_arrays(folder / "predictions.safetensors", {"logits": outputs})
         result = {
@@ -75,7 +75,7 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
             "metrics": session.task.metrics(outputs, session.dataset.test.labels, None),
             "labels": {"train": 0 if given else len(split.labelled), "choose": 0},
             "choices": {},
-            "receipt": receipt_of(session, teacher.apply, teacher.variables, place),
+            "receipt": receipt_of(session, teacher.apply, network, teacher.variables, place),
             "steps": program.steps if program else 0,
             "seconds": time.monotonic() - started,
             **changes_of(folder, inputs),
@@ -125,4 +125,5 @@ def teacher_training(session: Session, split: Split, positions: np.ndarray, repl
         knowledge=Knowledge(),
         run=build.run_of(network.seed, replicate),
     )
-    return Training(setup, compiled)
+    start = networks.start_of(network, compiled.program.module, None)
+    return Training(setup, compiled, start)

@@ -55,7 +55,7 @@ class CallableTeacher:
         return logits.astype(jnp.float32), taps | {"embedding": taps["embedding"].astype(jnp.float32)}
 
 
-def load(fn: str, variables: str | Path, classes: int, shape: tuple[int, int, int]) -> CallableTeacher:
+def load(fn: str, variables: str | Path, classes: int, shape: tuple[int, ...]) -> CallableTeacher:
     """Finds the function, reads its variables and checks, without running it, that the two can teach.
 
     Args:
@@ -107,7 +107,7 @@ def _import(fn: str, name: str) -> ModuleType:
         raise UserError(f"teacher.fn: importing {name} for '{fn}' failed: {_short(error)}.") from error
 
 
-def _check(fn: str, function: Callable[..., Any], variables: Any, classes: int, shape: tuple[int, int, int]) -> None:
+def _check(fn: str, function: Callable[..., Any], variables: Any, classes: int, shape: tuple[int, ...]) -> None:
     """Traces the function on two images: shapes and types, no arithmetic."""
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     wanted = f"It is called as f(variables, images, train=False) with images float32 {list(images.shape)}"

@@ -23,7 +23,7 @@ Vgg = CifarVgg | TorchvisionVgg
 IGNORED = "num_batches_tracked"  # torch's step counter, of no use without a momentum of None
 
 
-def load(path: str | Path, module: Vgg, input_shape: tuple[int, int, int]) -> dict[str, Any]:
+def load(path: str | Path, module: Vgg, input_shape: tuple[int, ...]) -> dict[str, Any]:
     """Reads the variables of `module` from a torch-layout file.
 
     Args:
@@ -101,7 +101,7 @@ def _weight_and_bias(leaf: str, weight: str, torch: str) -> Iterator[tuple[str, 
     yield f"params/{leaf}/bias", f"{torch}.bias"
 
 
-def _expected(module: Vgg, input_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+def _expected(module: Vgg, input_shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
     images = jnp.zeros((1, *input_shape), jnp.float32)
     return digest.flatten(jax.eval_shape(module.init, random.key("init", 0), images))
 

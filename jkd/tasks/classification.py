@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jkd import evaluate
+from jkd.data.pipeline import no_targets
 from jkd.tasks.task import Anchors, Task
 
 
@@ -14,6 +16,20 @@ def anchors(batch: Mapping[str, Array], outputs: Float[Array, "b c"], taps: Mapp
     """Every sample is an anchor: its node is the batch's `node`, its feature the embedding."""
     mask = jnp.ones(outputs.shape[:1], jnp.float32)
     return Anchors(node=batch["node"], mask=mask, feature=taps["embedding"], logits=outputs)
+
+
+def nodes(batch: Mapping[str, Array]) -> Int[Array, " b"]:
+    """Every sample is a node."""
+    return batch["node"]
+
+
+def given(batch: Mapping[str, Array], classes: int) -> dict[str, Array]:
+    """`label_target` float32 `[B, C]`, a zero row where the label is hidden; `labelled` float32 `[B]`."""
+    label = batch["label"]
+    return {
+        "label_target": jax.nn.one_hot(label, classes, dtype=jnp.float32),  # -1 gives a zero row
+        "labelled": (label >= 0).astype(jnp.float32),
+    }
 
 
 def metrics(outputs: np.ndarray, labels: np.ndarray, teacher: np.ndarray | None) -> dict[str, float | None]:
@@ -27,4 +43,12 @@ def metrics(outputs: np.ndarray, labels: np.ndarray, teacher: np.ndarray | None)
     }
 
 
-CLASSIFICATION = Task(name="classification", primary=("accuracy", "max"), anchors=anchors, metrics=metrics)
+CLASSIFICATION = Task(
+    name="classification",
+    primary=("accuracy", "max"),
+    anchors=anchors,
+    nodes=nodes,
+    targets=no_targets,
+    given=given,
+    metrics=metrics,
+)

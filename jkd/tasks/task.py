@@ -32,10 +32,16 @@ class Task:
       name: as in `config.task`.
       primary: the metric a run is judged by, and whether `max` or `min` is better.
       anchors: `(batch, outputs, taps) -> Anchors`.
+      nodes: `(batch) -> int32 [A]`: the anchors' nodes in the graph, of the batch alone.
+      targets: `(source, indices [N], labels [N]) -> arrays [N, ...]`: what else a batch holds, read on the host.
+      given: `(batch, classes) -> arrays [B, ...]`: what the objective is given of the labels, inside jit.
       metrics: `(outputs, labels, teacher outputs or None) -> {metric: value}`, on the whole test set in NumPy.
     """
 
     name: str
     primary: tuple[str, str]
     anchors: Callable[[Mapping[str, Array], Any, Mapping[str, Array]], Anchors]
+    nodes: Callable[[Mapping[str, Array]], Int[Array, " a"]]
+    targets: Callable[[Any, np.ndarray, np.ndarray], dict[str, np.ndarray]]
+    given: Callable[[Mapping[str, Array], int], dict[str, Array]]
     metrics: Callable[[np.ndarray, np.ndarray, np.ndarray | None], dict[str, float | None]]

@@ -14,13 +14,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jkd import sharding
+from jkd.data.pipeline import PER_STEP
 from jkd.objective import Side
 from jkd.train.given import Knowledge, Prepared, Run
 from jkd.train.state import PyTree, TrainState
 from jkd.train.step import Batch, Program
-
-ROWS = ("image", "label", "id", "node")  # of a chunk: split over devices
-
 
 Advance = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
 
@@ -67,11 +65,10 @@ class MeshStep(Listed):
 
     def __init__(self, program: Program, mesh: Mesh) -> None:
         self.program, self.mesh = program, mesh
-        everywhere, split = sharding.replicated(mesh), sharding.over_steps_and_samples(mesh)
-        batch = {key: split for key in ROWS} | {key: everywhere for key in ("step", "count", "record")}
+        everywhere = sharding.replicated(mesh)
         self.jitted = jax.jit(
             program.train_steps,
-            in_shardings=(everywhere, everywhere, everywhere, batch, everywhere),
+            in_shardings=(everywhere, everywhere, everywhere, None, everywhere),  # `place_chunk` places a chunk
             out_shardings=(everywhere, everywhere),
             donate_argnums=0,
         )
@@ -101,12 +98,15 @@ class PmapStep(Listed):
 
     def __init__(self, program: Program, devices: list[jax.Device]) -> None:
         self.program, self.devices = program, devices
-        names = {key: 1 for key in ROWS} | {key: None for key in ("step", "count", "record")}
         whole = Replica(**{**program.__dict__, "parts": 1, "devices": len(devices)})
+
+        def steps(state: TrainState, teacher: PyTree, knowledge: Knowledge, rows: Batch, rest: Batch, run: Run) -> Any:
+            return whole.train_steps(state, teacher, knowledge, {**rows, **rest}, run)
+
         self.jitted = jax.pmap(
-            whole.train_steps,
+            steps,
             axis_name=sharding.AXIS,
-            in_axes=(None, None, None, names, None),
+            in_axes=(None, None, None, 1, None, None),
             out_axes=(None, None),
             devices=devices,
         )
@@ -122,8 +122,9 @@ class PmapStep(Listed):
             return rows.reshape(rows.shape[0], len(self.devices), -1, *rows.shape[2:])
 
         def advance(state: TrainState, chunk: Batch) -> tuple[TrainState, dict[str, Any]]:
-            chunk = {key: spread(np.asarray(value)) if key in ROWS else value for key, value in chunk.items()}
-            return self.jitted(state, teacher, knowledge, chunk, run)
+            rows = {key: spread(np.asarray(value)) for key, value in chunk.items() if key not in PER_STEP}
+            rest = {key: chunk[key] for key in PER_STEP}
+            return self.jitted(state, teacher, knowledge, rows, rest, run)
 
         return advance
 
@@ -173,4 +174,4 @@ def _whole(leaf: jax.Array) -> jax.Array:
 def place_chunk(chunk: Batch, mesh: Mesh) -> Batch:
     """This process's rows of a chunk as arrays over the mesh."""
     split, everywhere = sharding.over_steps_and_samples(mesh), sharding.replicated(mesh)
-    return {key: sharding.place_rows(value, split if key in ROWS else everywhere) for key, value in chunk.items()}
+    return {key: sharding.place_rows(value, everywhere if key in PER_STEP else split) for key, value in chunk.items()}

@@ -1,4 +1,4 @@
-"""Outputs of a frozen network on a set of samples, at one fixed batch shape."""
+"""Outputs of a frozen network on a set of samples, at fixed batch shapes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,24 +9,23 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from jkd import sharding
-from jkd.data import Source, normalize
-
-BATCH = 512
+from jkd.data import Inputs, Source
 
 
 class Predictor:
     """A compiled forward pass in evaluation mode.
 
-    The batch shape is fixed and the last batch padded, so that a sample's outputs do not depend on how many are asked
-    for, and nothing compiles twice.
+    Every sample runs at the static shape that it needs itself, in batches of one fixed size, the last one padded: its
+    outputs do not depend on what else is asked for, and nothing compiles twice.
     """
 
-    def __init__(self, apply: Callable[..., Any], mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh) -> None:
-        def forward(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-            outputs, taps = apply(variables, normalize(images, mean, std))
+    def __init__(self, apply: Callable[..., Any], inputs: Inputs, mesh: Mesh) -> None:
+        def forward(variables: Any, raw: jax.Array) -> tuple[jax.Array, jax.Array]:
+            outputs, taps = apply(variables, inputs.fed(raw))
             return outputs, taps["embedding"]
 
-        self.mesh, self.batch = mesh, -(-BATCH // mesh.devices.size) * mesh.devices.size
+        self.mesh, self.inputs = mesh, inputs
+        self.batch = -(-inputs.together // mesh.devices.size) * mesh.devices.size
         everywhere, split = sharding.replicated(mesh), sharding.over_samples(mesh)
         self._forward = jax.jit(forward, in_shardings=(everywhere, split), out_shardings=(everywhere, everywhere))
 
@@ -34,13 +33,19 @@ class Predictor:
         self, variables: Any, source: Source, index: Int[np.ndarray, " n"]
     ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n d"]]:
         """Logits and embeddings, float32, of the samples `index` of `source`."""
-        outputs, features = [], []
+        outputs, features, where = [], [], []
         rows, split = sharding.rows(self.mesh, self.batch), sharding.over_samples(self.mesh)
         variables = sharding.place(variables, self.mesh)
-        for start in range(0, len(index), self.batch):
-            some = index[start : start + self.batch]
-            images = source.images(np.resize(some, self.batch)[rows])  # pads by repeating
-            output, feature = self._forward(variables, sharding.place_rows(images, split))
-            outputs.append(np.asarray(output)[: len(some)])
-            features.append(np.asarray(feature)[: len(some)])
-        return np.concatenate(outputs), np.concatenate(features)
+        sizes = self.inputs.sizes(source, index)
+        for size in np.unique(sizes):
+            group = np.flatnonzero(sizes == size)
+            for start in range(0, len(group), self.batch):
+                some = group[start : start + self.batch]
+                padded = index[np.resize(some, self.batch)[rows]]  # by repeating
+                raw = self.inputs.read(source, padded, int(size))
+                output, feature = self._forward(variables, sharding.place_rows(raw, split))
+                outputs.append(np.asarray(output)[: len(some)])
+                features.append(np.asarray(feature)[: len(some)])
+                where.append(some)
+        back = np.argsort(np.concatenate(where), kind="stable")
+        return np.concatenate(outputs)[back], np.concatenate(features)[back]

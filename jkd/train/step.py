@@ -26,7 +26,9 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from jkd import random
-from jkd.data import augment, normalize
+from jkd.data import Inputs
+from jkd.data.inputs import shape_of
+from jkd.data.pipeline import PER_STEP
 from jkd.objective import Objective, Side
 from jkd.tasks import Task
 from jkd.train.checksum import checksums, leaves_of
@@ -50,10 +52,15 @@ class Program:
     settings: ConfigDict  # `.train` of the network's config
     steps: int
     classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    teacher: Apply | None  # `apply(variables, images, train=False, keys=None)`
+    inputs: Inputs
+    teacher: Apply | None  # `apply(variables, input, train=False, keys=None)`
+    teacher_inputs: Inputs | None = None  # where the teacher reads samples in another way, without augmentation
     parts: int = 1  # micro-batches that a step is cut into
+
+    @property
+    def reads(self) -> dict[str, Inputs]:
+        """How a batch's inputs are read, by their keys."""
+        return {"input": self.inputs} | ({"teacher_input": self.teacher_inputs} if self.teacher_inputs else {})
 
     @property
     def dropout(self) -> bool:
@@ -68,19 +75,19 @@ class Program:
         """Normalises, augments and labels a batch; looks its nodes up in the graph."""
         key = random.key("augment", run.seed, run.replicate, batch["step"])
         keys = random.sample_keys(key, batch["id"])
-        images = normalize(batch["image"], self.mean, self.std)
-        black = tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
-        images, partner, share = augment(images, keys, key, self.settings.augment.to_dict(), pad_value=black)
+        raw = batch
+        batch, partner, share = self.inputs.augmented(dict(raw), keys, key, self.settings.augment.to_dict())
+        if self.teacher_inputs:
+            batch["teacher_input"] = self.teacher_inputs.fed(raw["teacher_input"])
 
-        def blend(rows: Float[Array, "b c"]) -> Float[Array, "b c"]:
+        def blend(rows: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
             if not self.mixes:
                 return rows
-            return share[:, None] * rows + (1.0 - share[:, None]) * rows[partner]
+            part = share.reshape(-1, *(1,) * (rows.ndim - 1))
+            return part * rows + (1.0 - part) * rows[partner]
 
-        known = (batch["label"] >= 0).astype(jnp.float32)
-        target = jax.nn.one_hot(batch["label"], self.classes, dtype=jnp.float32)  # -1 gives a zero row
-        node, needs = batch["node"], self.objective.needs
-        given = {"label_target": blend(target), "labelled": blend(known[:, None])[:, 0]}
+        given = {name: blend(rows) for name, rows in self.task.given(batch, self.classes).items()}
+        node, needs = self.task.nodes(batch), self.objective.needs
         if "joined" in needs:
             assert knowledge.joined is not None
             given["joined"] = blend(knowledge.joined[node])
@@ -92,13 +99,14 @@ class Program:
         if "teacher_projection" in needs:
             given |= neighbourhood(knowledge, node)
         dropout = random.sample_keys(random.key("dropout", run.seed, run.replicate, batch["step"]), batch["id"])
-        return Prepared({**batch, "image": images}, dropout, given)
+        return Prepared(batch, dropout, given)
 
     def teacher_side(self, variables: PyTree, prepared: Prepared) -> Side | None:
-        """The teacher's outputs on exactly the images that the student sees; no gradient flows into them."""
+        """The teacher's outputs on exactly the samples that the student sees; no gradient flows into them."""
         if self.teacher is None or not self.objective.needs_teacher:
             return None
-        outputs, taps = self.teacher(variables, prepared.batch["image"])
+        fed = prepared.batch["teacher_input" if self.teacher_inputs else "input"]
+        outputs, taps = self.teacher(variables, fed)
         side = Side(
             self.task.anchors(prepared.batch, outputs, taps),
             {tap: taps[tap] for tap in self.objective.teacher_taps},
@@ -112,7 +120,7 @@ class Program:
         variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
         keys = dropout if self.dropout else None
         (outputs, taps), changed = self.module.apply(
-            variables, batch["image"], train=True, keys=keys, mutable=["batch_stats"]
+            variables, batch["input"], train=True, keys=keys, mutable=["batch_stats"]
         )
         side = Side(self.task.anchors(batch, outputs, taps), {tap: taps[tap] for tap in self.objective.student_taps})
         return side, changed.get("batch_stats", {})
@@ -166,7 +174,8 @@ class Program:
           state: donated by the jitted form.
           teacher: the teacher's variables; never donated, never stored with the student.
           knowledge: the graph's arrays.
-          batch: `image` uint8 `[B, H, W, C]`; `label` (-1 unknown), `id`, `node` int32 `[B]`; `step` `[]`.
+          batch: `input` `[B, ...]` as `inputs.read` gives it; `label` (-1 unknown), `id`, `node` int32 `[B]`; `step`
+            `[]`; `teacher_input` where the teacher reads samples in another way; what the task asks for.
           run: seed and replicate.
 
         Returns:
@@ -249,7 +258,7 @@ class Program:
         batch, given = prepared.batch, prepared.given
         looked_up = ("joined", "mix", "smoothing", "neighbours", "neighbour_weights")
         return {
-            "batch": {key: batch[key] for key in ("id", "image", "label", "node")},
+            "batch": {key: value for key, value in batch.items() if key not in PER_STEP},
             "teacher": arrays(teacher) if teacher else {},
             "graph": {key: given[key] for key in looked_up if key in given},
             "student": arrays(student),
@@ -309,28 +318,27 @@ class Program:
         assert knowledge.features is not None
         return self.objective.project_teacher(objective, knowledge.features[nodes], neighbourhood(knowledge, nodes))
 
-    def init_variables(self, run: Run, shape: tuple[int, int, int]) -> PyTree:
+    def init_variables(self, run: Run) -> PyTree:
         """The network's variables at step 0, from the `init` stream: the same for students with equal networks."""
         key = random.subkey(random.key("init", run.seed, run.replicate), 0)
-        return self.module.init(key, jnp.zeros((1, *shape)), train=False)
+        return self.module.init(key, jnp.asarray(self.inputs.example(1)), train=False)
 
-    def init(
-        self, run: Run, shape: tuple[int, int, int], teacher: PyTree, variables: PyTree | None = None
-    ) -> TrainState:
+    def init(self, run: Run, teacher: PyTree, variables: PyTree | None = None) -> TrainState:
         """The state at step 0; `variables` are what `init_variables` gives, where that has been called already."""
-        variables = self.init_variables(run, shape) if variables is None else variables
+        variables = self.init_variables(run) if variables is None else variables
         params: PyTree = variables["params"]
 
-        def sides(variables: PyTree, images: Array) -> tuple[Side, Side | None]:
-            batch = {"node": jnp.zeros(images.shape[0], jnp.int32), "image": images}
-            made: Any = self.module.apply(variables, images, train=False)
+        def sides(variables: PyTree, fed: Array, theirs: Array) -> tuple[Side, Side | None]:
+            batch = {"node": jnp.zeros(fed.shape[0], jnp.int32), "input": fed}
+            made: Any = self.module.apply(variables, fed, train=False)
             student = Side(self.task.anchors(batch, *made), dict(made[1]))
             if self.teacher is None:
                 return student, None
-            outputs, taps = self.teacher(teacher, images)
+            outputs, taps = self.teacher(teacher, theirs)
             return student, Side(self.task.anchors(batch, outputs, taps), dict(taps))
 
-        shapes = jax.eval_shape(sides, variables, jax.ShapeDtypeStruct((2, *shape), jnp.float32))
+        fed, theirs = (shape_of(inputs.example(2)) for inputs in (self.inputs, self.teacher_inputs or self.inputs))
+        shapes = jax.eval_shape(sides, variables, fed, theirs)
         objective = self.objective.init(random.subkey(random.key("init", run.seed, run.replicate), 1), *shapes)
         return TrainState(
             step=jnp.zeros((), jnp.uint32),

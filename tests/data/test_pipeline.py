@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jkd.data import batches, open_dataset, order
+from jkd.data import Images, batches, open_dataset, order
 from jkd.data.sources import ArraySource
 
 SIZE, BATCH = 23, 5
@@ -20,12 +20,13 @@ def _source(size: int = 40) -> ArraySource:
 
 
 SOURCE = _source()
+INPUTS = {"input": Images(SOURCE.shape, (0.5,), (0.5,))}
 SUBSET = np.arange(SIZE) + 10
 LABELS = np.where(np.arange(SIZE) % 3, SUBSET % 2, -1)
 
 
 def _stream(steps: int = 14, **differs: object):
-    options = dict(batch=BATCH, steps=steps, per_call=1, seed=0, replicate=0)
+    options = dict(inputs=INPUTS, batch=BATCH, steps=steps, per_call=1, seed=0, replicate=0)
     return batches(SOURCE, SUBSET, LABELS, **(options | differs))
 
 
@@ -60,9 +61,9 @@ def test_batches_follow_the_order_and_their_arrays_belong_together():
         np.testing.assert_array_equal(chunk["node"][0], at)
         np.testing.assert_array_equal(chunk["id"][0], SUBSET[at])
         np.testing.assert_array_equal(chunk["label"][0], LABELS[at])
-        np.testing.assert_array_equal(chunk["image"][0, :, 0, 0, 0], SUBSET[at])
+        np.testing.assert_array_equal(chunk["input"][0, :, 0, 0, 0], SUBSET[at])
     assert step == 13
-    assert chunk["image"].shape == (1, BATCH, 2, 3, 1) and chunk["image"].dtype == np.uint8
+    assert chunk["input"].shape == (1, BATCH, 2, 3, 1) and chunk["input"].dtype == np.uint8
     assert {chunk[name].dtype for name in ("node", "id", "label", "step", "count")} == {np.dtype(np.int32)}
 
 
@@ -84,7 +85,7 @@ def test_the_last_chunk_is_filled_by_repeating_its_last_step():
     chunks = list(_stream(steps=7, per_call=5))
     assert [int(chunk["count"]) for chunk in chunks] == [5, 2]
     assert chunks[1]["step"].tolist() == [5, 6, 6, 6, 6]
-    np.testing.assert_array_equal(chunks[1]["image"][1], chunks[1]["image"][4])
+    np.testing.assert_array_equal(chunks[1]["input"][1], chunks[1]["input"][4])
 
 
 def test_nodes_can_be_given_for_a_subset_of_the_pool():
@@ -95,7 +96,7 @@ def test_nodes_can_be_given_for_a_subset_of_the_pool():
 
 def test_an_empty_subset_is_refused_before_the_first_batch():
     with pytest.raises(ValueError, match="0 samples, 0 labels"):
-        batches(SOURCE, SUBSET[:0], LABELS[:0], batch=1, steps=1, seed=0, replicate=0)
+        batches(SOURCE, SUBSET[:0], LABELS[:0], inputs=INPUTS, batch=1, steps=1, seed=0, replicate=0)
 
 
 def test_workers_change_neither_order_nor_content_and_leave_nothing_behind():
@@ -120,7 +121,7 @@ def test_stopping_early_ends_worker_processes():
 def test_stopping_early_ends_decoding_threads():
     source = _source()
     source.in_memory = False
-    stream = batches(source, SUBSET, LABELS, batch=BATCH, steps=100, seed=0, replicate=0)
+    stream = batches(source, SUBSET, LABELS, inputs=INPUTS, batch=BATCH, steps=100, seed=0, replicate=0)
     np.testing.assert_array_equal(next(stream)["node"][0], order(0, 0, SIZE, BATCH, 0))
     del stream
     deadline = time.monotonic() + 5
@@ -137,8 +138,8 @@ def test_a_set_decoded_on_demand_streams_the_same(settings, image_files, write_f
     lazy = open_dataset(settings(path=root)).train
     index = np.arange(6)
     for one, other in zip(
-        batches(whole, index, whole.labels, **options),
-        batches(lazy, index, lazy.labels, **options),
+        batches(whole, index, whole.labels, inputs=INPUTS, **options),
+        batches(lazy, index, lazy.labels, inputs=INPUTS, **options),
         strict=True,
     ):
-        np.testing.assert_array_equal(one["image"], other["image"])
+        np.testing.assert_array_equal(one["input"], other["input"])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jkd.data import batches
+from jkd.data import Images, batches
 from jkd.data import workers as loader
 from jkd.errors import UserError
 
@@ -32,9 +32,12 @@ def trap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return lambda what, at, always=False: hostile_sources.Trap(what, at, str(tmp_path), always)
 
 
+INPUTS = {"input": Images((1, 1, 1), (0.5,), (0.5,))}
+
+
 def _stream(source: Any, **options: Any) -> Any:
     """Two epochs of 16 chunks of a step."""
-    return batches(source, SUBSET, source.labels, batch=4, steps=32, seed=0, replicate=0, **options)
+    return batches(source, SUBSET, source.labels, inputs=INPUTS, batch=4, steps=32, seed=0, replicate=0, **options)
 
 
 def _ids(stream: Any) -> list[int]:
@@ -108,12 +111,13 @@ def test_a_process_that_hangs_again_ends_the_run_in_one_message(trap: Any):
 PARENT = """
 import multiprocessing, sys, time
 import numpy as np
-from jkd.data import batches
+from jkd.data import Images, batches
 from hostile_sources import Trap
 if __name__ == "__main__":
     source = Trap("none", -1, "")
     options = dict(batch=4, steps=10**6, seed=0, replicate=0, workers=2)
-    stream = batches(source, np.arange(64, dtype=np.int32), source.labels, **options)
+    inputs = {"input": Images((1, 1, 1), (0.5,), (0.5,))}
+    stream = batches(source, np.arange(64, dtype=np.int32), source.labels, inputs=inputs, **options)
     for number in range(int(sys.argv[1])):
         next(stream)
     print(*[child.pid for child in multiprocessing.active_children()], flush=True)

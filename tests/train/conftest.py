@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from jkd import config as configs
 from jkd import objective
 from jkd.build import run_of
+from jkd.data import Images
 from jkd.methods import METHODS
 from jkd.models import build_model
 from jkd.tasks import CLASSIFICATION
@@ -53,8 +54,7 @@ class Problem:
             settings=network.train,
             steps=network.train.steps,
             classes=CLASSES,
-            mean=(0.5,),
-            std=(0.5,),
+            inputs=Images(SHAPE, (0.5,), (0.5,)),
             teacher=apply if teacher else None,
             parts=network.train.accumulate,
         )
@@ -63,7 +63,7 @@ class Problem:
     def chunk(self, start: int, steps: int, batch: int) -> dict[str, np.ndarray]:
         ids = (np.arange(start * batch, (start + steps) * batch) * 7 % NODES).astype(np.int32).reshape(steps, batch)
         return {
-            "image": self.images[ids],
+            "input": self.images[ids],
             "label": self.labels[ids],
             "id": ids,
             "node": ids,

@@ -22,7 +22,7 @@ TERMS = {
 
 def _run(step: Any, problem: Any, run: Any, teacher: Any, steps: int = 2) -> tuple[Any, dict[str, np.ndarray]]:
     """`steps` calls of one step each."""
-    state = step.place(jax.jit(lambda: step.program.init(run, SHAPE, teacher))())
+    state = step.place(jax.jit(lambda: step.program.init(run, teacher))())
     advance, lines = step.bind(teacher, problem.knowledge, run), []
     for index in range(steps):
         state, metrics = advance(state, problem.chunk(index, 1, step.program.settings.batch))
@@ -71,7 +71,7 @@ def test_another_number_of_shards_gives_other_bits(problem: Any, run: Any):
 
 def test_its_checksums_are_named_as_those_of_the_plain_step(problem: Any, run: Any):
     program, teacher = problem.program(_network(problem))
-    state = jax.jit(lambda: program.init(run, SHAPE, teacher))()
+    state = jax.jit(lambda: program.init(run, teacher))()
     leaves = program.checksum_leaves(state, teacher, problem.knowledge, problem.chunk(0, 1, 16), run)
     for step in (ElasticStep(program, 4, jax.devices()[:2]), MeshStep(program, sharding.make_mesh(1))):
         rows = _run(step, problem, run, teacher)[1]["checksums"]

@@ -16,7 +16,7 @@ TERMS = {
 @pytest.mark.parametrize("terms", TERMS)
 def test_fused_step_equals_teacher_and_student_apart(problem: Any, run: Any, terms: str):
     program, teacher = problem.program(problem.network(TERMS[terms]))
-    fused_state = apart_state = jax.jit(lambda: program.init(run, (4, 4, 1), teacher))()
+    fused_state = apart_state = jax.jit(lambda: program.init(run, teacher))()
     fused, learn = jax.jit(program.train_steps), jax.jit(program.student_step)
 
     @jax.jit

@@ -31,7 +31,7 @@ def test_a_whole_step(book: random.Ledger, problem: Any):
     network = problem.network(terms, dropout=0.2, train={"augment": EVERYTHING})
     program, teacher = problem.program(network)
     chunk = jax.tree.map(lambda leaf: leaf[0], {k: v for k, v in problem.chunk(0, 1, 16).items() if v.ndim})
-    state = jax.jit(lambda run: program.init(run, (4, 4, 1), teacher))(run_of(0, 0))
+    state = jax.jit(lambda run: program.init(run, teacher))(run_of(0, 0))
     drawn = len(book.used)
     _, metrics = jax.jit(program.train_step)(state, teacher, problem.knowledge, chunk, run_of(0, 0))
     assert np.isfinite(metrics["loss"])

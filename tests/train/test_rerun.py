@@ -48,7 +48,7 @@ def setup(problem: Any) -> Any:
         network.train.update(steps=STEPS, steps_per_call=1, checkpoint_every=1, digest_every=3, log_every=3)
     program, teacher = problem.program(network)
     step = MeshStep(program, sharding.make_mesh(1))
-    init = jax.jit(lambda run: program.init(run, SHAPE, teacher))
+    init = jax.jit(lambda run: program.init(run, teacher))
     batches = problem.batches(program, 1)
 
     def make(run: Any, folder: Path | None = None, step: Any = step, **changes: Any) -> tuple[Fit, Any]:
@@ -221,7 +221,7 @@ def _swapped(rng: Any, setup: Any, run: Any, folder: Path, at: int) -> tuple[Par
     def before(given: Any, chunk: Any) -> Any:
         order = np.arange(16)
         order[[i, j]] = j, i
-        rows = {key: chunk[key][:, order] for key in ("image", "label", "id", "node")}
+        rows = {key: chunk[key][:, order] for key in ("input", "label", "id", "node")}
         return given, chunk | rows
 
     return _faulty(setup, run, folder, at, before=before), "batch", "batch/id"

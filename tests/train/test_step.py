@@ -16,7 +16,7 @@ EVERYTHING: dict[str, Any] = {name: 0.1 for name in METHODS} | {"projection": {"
 
 def _train(problem: Any, run: Any, network: Any, steps: int = 4, devices: int = 1) -> tuple[Any, dict[str, np.ndarray]]:
     program, teacher = problem.program(network)
-    state = jax.jit(lambda: program.init(run, SHAPE, teacher))()
+    state = jax.jit(lambda: program.init(run, teacher))()
     chunk = problem.chunk(0, steps, network.train.batch)
     step = MeshStep(program, sharding.make_mesh(devices))
     state, metrics = step.bind(teacher, problem.knowledge, run)(step.place(state), chunk)
@@ -51,7 +51,7 @@ def test_micro_batches_equal_the_whole_batch(problem: Any, run: Any, accumulate:
 def test_many_steps_in_one_call_equal_single_steps(problem: Any, run: Any):
     network = problem.network({"kd": 1.0, "cross_entropy": 0.1})
     program, teacher = problem.program(network)
-    state = jax.jit(lambda: program.init(run, SHAPE, teacher))()
+    state = jax.jit(lambda: program.init(run, teacher))()
     step = jax.jit(program.train_steps)
     many, metrics = step(state, teacher, problem.knowledge, problem.chunk(0, 4, 16), run)
     losses = []
@@ -67,7 +67,7 @@ def test_a_short_chunk_stops_at_its_count_and_compiles_nothing_new(problem: Any,
     network = problem.network({"kd": 1.0})
     program, teacher = problem.program(network)
     step = jax.jit(program.train_steps)
-    state = jax.jit(lambda: program.init(run, SHAPE, teacher))()
+    state = jax.jit(lambda: program.init(run, teacher))()
     chunk = problem.chunk(0, 4, 16)
     after_two, _ = step(state, teacher, problem.knowledge, chunk | {"count": np.int32(2)}, run)
     assert int(after_two.step) == 2
@@ -79,7 +79,7 @@ def test_a_short_chunk_stops_at_its_count_and_compiles_nothing_new(problem: Any,
 def test_the_teacher_is_really_used(problem: Any, run: Any, term: str):
     network = problem.network({term: 1.0})
     program, teacher = problem.program(network)
-    state = jax.jit(lambda: program.init(run, SHAPE, teacher))()
+    state = jax.jit(lambda: program.init(run, teacher))()
     step = jax.jit(program.train_steps)
     chunk = problem.chunk(0, 1, 16)
     _, one = step(state, teacher, problem.knowledge, chunk, run)
@@ -91,7 +91,7 @@ def test_the_teacher_is_really_used(problem: Any, run: Any, term: str):
 def test_no_gradient_flows_into_the_teacher(problem: Any, run: Any):
     network = problem.network(EVERYTHING)
     program, teacher = problem.program(network)
-    state = jax.jit(lambda: program.init(run, SHAPE, teacher))()
+    state = jax.jit(lambda: program.init(run, teacher))()
     batch = jax.tree.map(
         lambda leaf: jnp.asarray(leaf[0]), {k: v for k, v in problem.chunk(0, 1, 16).items() if np.ndim(v)}
     )
@@ -108,7 +108,7 @@ def test_no_gradient_flows_into_the_teacher(problem: Any, run: Any):
 def test_the_relation_network_and_both_projections_are_trained(problem: Any, run: Any):
     network = problem.network({"projection": 1.0})
     program, teacher = problem.program(network)
-    first = jax.jit(lambda: program.init(run, SHAPE, teacher))().objective
+    first = jax.jit(lambda: program.init(run, teacher))().objective
     last = _train(problem, run, network)[0].objective
     for name, before in digest.flatten(first).items():
         change = np.abs(np.asarray(digest.flatten(last)[name]) - np.asarray(before)).max()
@@ -153,7 +153,7 @@ def test_ema_follows_the_parameters_and_is_what_is_evaluated(problem: Any, run: 
 def test_unlabelled_samples_give_no_cross_entropy(problem: Any, run: Any):
     network = problem.network({"cross_entropy": 1.0})
     program, teacher = problem.program(network, teacher=False)
-    state = jax.jit(lambda: program.init(run, SHAPE, teacher))()
+    state = jax.jit(lambda: program.init(run, teacher))()
     chunk = problem.chunk(0, 1, 16)
     chunk["label"] = np.full_like(chunk["label"], -1)
     _, metrics = jax.jit(program.train_steps)(state, {}, problem.knowledge, chunk, run)

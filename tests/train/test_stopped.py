@@ -24,7 +24,7 @@ def setup(problem: Any) -> Any:
     network = problem.network({"kd": 1.0, "cross_entropy": 0.1})
     program, teacher = problem.program(network)
     step = MeshStep(program, sharding.make_mesh(1))
-    init = jax.jit(lambda run: program.init(run, (4, 4, 1), teacher))
+    init = jax.jit(lambda run: program.init(run, teacher))
 
     def make(run: Any, folder: Path | None = None, **changes: Any) -> tuple[Fit, Any]:
         given = dict(step=step, batches=problem.batches(program, CALL), teacher=teacher, run=run)

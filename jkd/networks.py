@@ -1,0 +1,109 @@
+"""Where networks of texts come from: their tokenizers, the sizes in a Hugging Face folder, and where training starts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jkd import digest, random
+from jkd.data import Source
+from jkd.data.text_inputs import Texts
+from jkd.errors import UserError
+from jkd.models import Bert
+from jkd.pretrained import bert, hub, shrink
+from jkd.train.state import PyTree
+
+TEACHER = "teacher"  # `init` of a student that is cut out of its teacher
+NEAR = 8  # tokens that one may be replaced by
+Start = Callable[[PyTree, Any], PyTree]  # `(variables as drawn, run) -> variables`
+
+
+def folder_of(network: ConfigDict) -> str:
+    """The folder or address that a bert's sizes, words and weights come from; empty where there is none."""
+    if network.model != "bert":
+        return ""
+    there: str = network.get("weights", "") or network.init
+    return "" if there == TEACHER else there
+
+
+def of_folder(folder: str, network: ConfigDict, classes: int) -> Bert:
+    """The module that a folder describes; the config's pooling and dropout."""
+    pooling = None if network.pooling == "auto" else network.pooling
+    return bert.module_of(hub.resolve(folder), classes, pooling, network.dropout, network.dtype)
+
+
+def tokenizer_of(network: ConfigDict, teacher: ConfigDict) -> str:
+    """Where a network's tokenizer is: its own, its folder's, its teacher's; empty for one made of the training texts."""
+    own: str = network.tokenizer or folder_of(network)
+    return own or teacher.tokenizer or folder_of(teacher)
+
+
+def texts(place: str, data: ConfigDict, train: Source, teacher: ConfigDict | None) -> Texts:
+    """The inputs of networks that share a tokenizer.
+
+    Args:
+      place: of the tokenizer; empty for one made of the texts of `train`.
+      data: the config's `data`.
+      train: the training source.
+      teacher: whose word table says which tokens are near each other; None where nobody asks.
+    """
+    from jkd.data import tokens
+
+    if place:
+        tokenizer = tokens.load(hub.resolve(place))
+    else:
+        tokenizer = tokens.train(train.texts(np.arange(len(train))), data.vocabulary)  # type: ignore[attr-defined]
+    near = _near(teacher, tokenizer.size) if teacher else None
+    return Texts(tokenizer, data.max_length, tuple(data.buckets), near)
+
+
+def _near(teacher: ConfigDict, words: int) -> np.ndarray:
+    from jkd.graph.token_neighbours import token_neighbours
+
+    folder = folder_of(teacher)
+    if not folder:
+        raise UserError("train.augment.replace: needs a word table that is there before training; set teacher.init.")
+    module = of_folder(folder, teacher, 2)
+    loaded = bert.load(hub.resolve(folder), module, random.key("init", 0))
+    table = np.asarray(loaded.variables["params"]["word"]["embedding"])
+    if len(table) != words:
+        raise UserError(f"train.augment.replace: {words} tokens, but the teacher's word table has {len(table)} rows.")
+    return token_neighbours(table, NEAR)
+
+
+def start_of(network: ConfigDict, module: Any, teacher: tuple[Any, PyTree] | None) -> Start | None:
+    """Where training starts, if not where the key stream says.
+
+    Args:
+      network: the config of a teacher or a student.
+      module: its module.
+      teacher: the teacher's module and variables, for a student.
+    """
+    if not network.init:
+        return None
+    if network.init == TEACHER:
+        if teacher is None or not isinstance(teacher[0], Bert) or not isinstance(module, Bert):
+            raise UserError("init: 'teacher' is for a bert that is cut out of a bert teacher.")
+        old, variables = teacher
+        return lambda fresh, run: shrink.start(old, variables, module, fresh, _layers(network.init_layers))
+    if not isinstance(module, Bert):
+        raise UserError(f"init: '{network.init}' holds a bert, but the model is '{network.model}'.")
+    folder = hub.resolve(network.init)
+
+    def loaded(fresh: PyTree, run: Any) -> PyTree:
+        key = random.subkey(random.key("init", run.seed, run.replicate), 2)
+        return jax.tree.map(np.asarray, bert.load(folder, module, key).variables)
+
+    return loaded
+
+
+def _layers(text: str) -> str | tuple[int, ...]:
+    return tuple(int(part) for part in text.split(",")) if text.replace(",", "").isdigit() else text
+
+
+def made_of(network: ConfigDict) -> dict[str, Any]:
+    """Digests of the files that a network comes from, JSON-ready; empty for most."""
+    folder = folder_of(network)
+    return {"folder": digest.of_json(hub.digests(hub.resolve(folder)))} if folder else {}
