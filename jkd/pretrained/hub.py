@@ -65,7 +65,7 @@ def _snapshot(address: str, name: str, revision: str) -> str:
     try:
         folder = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(WANTED))
     except Exception as error:  # of the network, the Hub, the disk or the cache, each with a class of its own
-        offline = huggingface_hub.is_offline_mode()
+        offline = huggingface_hub.constants.HF_HUB_OFFLINE
         advice = (
             "HF_HUB_OFFLINE is set and the cache has no such model: unset it, or fetch it first"
             if offline
