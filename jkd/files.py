@@ -180,11 +180,11 @@ def check_header(path: Path) -> None:
         json.loads(file.read(length), object_pairs_hook=_object)
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes named arrays as safetensors, atomically."""
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Writes named arrays as safetensors, atomically; `metadata` goes into the header."""
     from safetensors.numpy import save
 
-    write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

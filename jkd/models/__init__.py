@@ -1,9 +1,10 @@
 """Networks as Linen modules that return `(logits, taps)`.
 
-    logits, taps = module.apply(variables, images, train=False, keys=None)
+    logits, taps = module.apply(variables, inputs, train=False, keys=None)
 
-`images` are normalised floats `[B, H, W, C]`; `logits` float32 `[B, classes]`; `taps` named activations, of
-which `taps["embedding"]`, float32 `[B, D]`, always exists. Taps nobody reads cost nothing: XLA deletes them.
+`inputs` are images, normalised floats `[B, H, W, C]`, or texts, int32 token ids `[B, L]` filled up with the
+module's `pad`; `logits` float32 `[B, classes]`; `taps` named activations, of which `taps["embedding"]`, float32
+`[B, D]`, always exists. Taps nobody reads cost nothing: XLA deletes them.
 Parameters are float32 whatever the compute type. `keys` are one dropout key per sample, needed in training
 where dropout is on. With `train=True` and BatchNorm, pass `mutable=["batch_stats"]` and keep the statistics
 that come back.
@@ -16,16 +17,21 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from jkd.errors import UserError, did_you_mean
+from jkd.models.bert import Bert
+from jkd.models.bigru import BiGru
+from jkd.models.fasttext import FastText
 from jkd.models.mlp import Mlp
 from jkd.models.vgg import STAGES, CifarVgg, TorchvisionVgg, channels_of
 
-__all__ = ["CifarVgg", "Mlp", "TorchvisionVgg", "build_model"]
+__all__ = ["TEXT_MODELS", "Bert", "BiGru", "CifarVgg", "FastText", "Mlp", "TorchvisionVgg", "build_model"]
+TEXT_MODELS = ("bert", "bigru", "fasttext")
 
 
-def build_model(network: ConfigDict, classes: int, axis: str | None = None) -> nn.Module:
+def build_model(network: ConfigDict, classes: int, axis: str | None = None, vocab: int = 0, pad: int = 0) -> nn.Module:
     """The module that `config.teacher` or a student of `config.students` describes.
 
-    `axis` names the devices that BatchNorm averages over under `pmap`.
+    `axis` names the devices that BatchNorm averages over under `pmap`. `vocab` and `pad` are of the tokenizer, for
+    models of text.
 
     Raises:
       UserError: for an unknown model or layout.
@@ -33,8 +39,12 @@ def build_model(network: ConfigDict, classes: int, axis: str | None = None) -> n
     dtype = jnp.dtype(network.dtype)
     if network.model == "mlp":
         return Mlp(classes, network.width, network.depth, network.batch_norm, network.dropout, dtype, axis)
+    if network.model in TEXT_MODELS:
+        return _text_model(network, classes, vocab, pad)
     if network.model not in STAGES:
-        raise UserError(f"model: unknown '{network.model}'.{did_you_mean(network.model, ['mlp', *STAGES])}")
+        raise UserError(
+            f"model: unknown '{network.model}'.{did_you_mean(network.model, ['mlp', *STAGES, *TEXT_MODELS])}"
+        )
     stages, channels = STAGES[network.model], channels_of(network.width)
     if network.layout == "cifar":
         return CifarVgg(classes, stages, channels, network.dropout, dtype, axis)
@@ -44,3 +54,23 @@ def build_model(network: ConfigDict, classes: int, axis: str | None = None) -> n
             classes, stages, channels, hidden, network.batch_norm, 0.5 if network.dropout else 0.0, dtype, axis
         )
     raise UserError(f"layout: unknown '{network.layout}'.{did_you_mean(network.layout, ['cifar', 'torchvision'])}")
+
+
+def _text_model(network: ConfigDict, classes: int, vocab: int, pad: int) -> nn.Module:
+    if vocab < 1:
+        raise UserError(f"model: '{network.model}' reads token ids, but the data are no texts. Use an mlp or a vgg.")
+    common = dict(
+        classes=classes, width=network.width, dropout=network.dropout, pad=pad, dtype=jnp.dtype(network.dtype)
+    )
+    if network.model == "fasttext":
+        return FastText(buckets=network.buckets, ngrams=network.ngrams, hidden=network.hidden, **common)
+    common |= dict(vocab=vocab, depth=network.depth, embedding_width=network.embedding_width, pooling=network.pooling)
+    if network.model == "bigru":
+        return BiGru(**common)
+    return Bert(
+        heads=network.attention_heads,
+        feed_forward=network.feed_forward or 4 * network.width,
+        positions=network.positions,
+        activation=network.activation,
+        **common,
+    )

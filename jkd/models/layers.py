@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 FEW_CHANNELS = 4  # up to here XLA's CPU takes longer for a convolution's weight gradient than for patches
 
@@ -115,3 +115,17 @@ def batch_norm(x: Float[Array, "b *rest"], name: str, train: bool, axis: str | N
         use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, axis_name=axis, name=name
     )
     return norm(x.astype(jnp.float32)).astype(x.dtype)
+
+
+def token_mask(ids: Int[Array, "b l"], pad: int) -> Float[Array, "b l"]:
+    """1 where there is a token, 0 where a text is filled up with `pad`, float32 `[B, L]`."""
+    return (ids != pad).astype(jnp.float32)
+
+
+def masked_mean(x: Float[Array, "b l d"], mask: Float[Array, "b l"]) -> Float[Array, "b d"]:
+    """Mean over the real tokens of each text, in float32; zeros where there are none.
+
+    Padded positions add nothing, not even where they hold NaN.
+    """
+    real = jnp.where(mask[..., None] > 0, x.astype(jnp.float32), 0.0)
+    return real.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1.0)
