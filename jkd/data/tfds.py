@@ -43,7 +43,10 @@ def listings(name: str, data_dir: str, splits: tuple[str, str]) -> list[Listing]
 
 
 def _listing(name: str, data_dir: str, split: str) -> Listing:
-    source = _open(name, data_dir, split)
+    import tensorflow_datasets as tfds
+
+    # Skipping TFDS's own decoding keeps the check of every image's header before its body.
+    source = opened(name, data_dir, split, {"image": tfds.decode.SkipDecoding()})
     features = source.dataset_info.features
     names = list(features.keys()) if hasattr(features, "keys") else []
     label: Any = features["label"] if "label" in names else None
@@ -68,12 +71,11 @@ def _listing(name: str, data_dir: str, split: str) -> Listing:
     return Listing(f"tfds:{name}:{split}", tuple(label.names), ids, labels, [row[3] for row in rows])
 
 
-def _open(name: str, data_dir: str, split: str) -> Any:
+def opened(name: str, data_dir: str, split: str, decoders: dict[str, Any] | None = None) -> Any:
+    """A split's records by index, in the order of the disk; see `listings` for names and errors."""
     import tensorflow_datasets as tfds
 
     try:
-        # Skipping TFDS's own decoding keeps the check of every image's header before its body.
-        decoders = {"image": tfds.decode.SkipDecoding()}
         # Nothing is downloaded or prepared behind the user's back, in a format that could then not be read.
         return tfds.data_source(name, split=split, data_dir=data_dir or None, decoders=decoders, download=False)
     except Exception as error:  # TFDS raises assertions, lookups, type and import errors for a user's mistakes
