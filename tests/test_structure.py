@@ -29,6 +29,7 @@ ORDER = (
         "errors",
         "xla",
         "changes",
+        "layer_map",
         "ledger",
         "places",
         "processes",
