@@ -17,8 +17,8 @@ from jkd.data import DataSet, Images, Inputs, open_dataset
 from jkd.data.text_inputs import Texts
 from jkd.errors import UserError
 from jkd.models import TEXT_MODELS, build_model
-from jkd.pretrained import callable as own_function
 from jkd.pretrained import bert, hub, vgg
+from jkd.pretrained import callable as own_function
 from jkd.tasks import TASKS, Task
 from jkd.train.dispatch import MeshStep, PmapStep, Step
 from jkd.train.elastic import elastic_step
@@ -143,7 +143,9 @@ class Session:
         replaces = bool(network.train.augment.replace)  # a table of near tokens is only made for those who ask
         key = f"{place} {replaces}"
         if key not in self._inputs:
-            self._inputs[key] = networks.texts(place, data, self.dataset.train, self.config.teacher if replaces else None)
+            self._inputs[key] = networks.texts(
+                place, data, self.dataset.train, self.config.teacher if replaces else None
+            )
         return self._inputs[key]
 
     def predictor(self, apply: Apply, network: ConfigDict) -> Predictor:
@@ -156,8 +158,8 @@ class Session:
 
     def objective_of(self, network: ConfigDict, views: int, where: str) -> objective.Objective:
         """The objective of a student on a graph with so many views; terms over layers are spelled out by depth."""
-        depths = tuple(getattr(self.module(each), "depth", 0) for each in (network, self.config.teacher))
-        return objective.make_objective(network, views, depths, where)
+        own, theirs = (getattr(self.module(each), "depth", 0) for each in (network, self.config.teacher))
+        return objective.make_objective(network, views, (own, theirs), where)
 
     def program(
         self, network: ConfigDict, goal: objective.Objective, teacher: Apply | None, samples: int, where: str

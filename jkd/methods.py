@@ -88,12 +88,14 @@ METHODS: dict[str, Method] = {
     ),
     "attention": Method(
         "jkd.losses.text:attention_mse",
+        {"softmax": False},
         taps=True,
         tap="layer*/scores",
         paper="TinyBERT; Jiao et al. 2020, arXiv 1909.10351",
     ),
     "attention_kl": Method(
         "jkd.losses.text:attention_kl",
+        {"scores": True},
         taps=True,
         tap="layer*/scores",
         paper="MiniLM; Wang et al. 2020, arXiv 2002.10957",

@@ -1,4 +1,4 @@
-"""Where networks of texts come from: their tokenizers, the sizes in a Hugging Face folder, and where training starts."""
+"""Where networks of texts come from: tokenizers, the sizes in a Hugging Face folder, and where training starts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +35,7 @@ def of_folder(folder: str, network: ConfigDict, classes: int) -> Bert:
 
 
 def tokenizer_of(network: ConfigDict, teacher: ConfigDict) -> str:
-    """Where a network's tokenizer is: its own, its folder's, its teacher's; empty for one made of the training texts."""
+    """Where a network's tokenizer is: its own, its folder's, its teacher's; "" for one made of the training texts."""
     own: str = network.tokenizer or folder_of(network)
     return own or teacher.tokenizer or folder_of(teacher)
 

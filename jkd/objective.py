@@ -239,7 +239,7 @@ class Objective:
 
 
 def make_objective(
-    student: ConfigDict, views: int, depths: tuple[int, ...] = (0, 0), where: str = "student"
+    student: ConfigDict, views: int, depths: tuple[int, int] = (0, 0), where: str = "student"
 ) -> Objective:
     """The objective of a student's config; terms of weight 0 are left out.
 
@@ -250,11 +250,13 @@ def make_objective(
       where: the student's key, for messages.
     """
     named = [(name, settings) for name, settings in sorted(student.objective.items()) if settings.weight]
-    terms = [term for name, settings in named for term in _over_layers(make_term(name, settings), settings, depths, where)]
+    terms = [
+        term for name, settings in named for term in _over_layers(make_term(name, settings), settings, depths, where)
+    ]
     return Objective(terms=tuple(terms), projection=student.projection, heads=student.heads, views=views)
 
 
-def _over_layers(term: Term, settings: ConfigDict, depths: tuple[int, ...], where: str) -> list[Term]:
+def _over_layers(term: Term, settings: ConfigDict, depths: tuple[int, int], where: str) -> list[Term]:
     """The term once for each pair of layers; just the term where its taps name none."""
     taps = (term.student_tap, term.teacher_tap)
     if not any(ANY in tap for tap in taps):
@@ -273,7 +275,7 @@ def _over_layers(term: Term, settings: ConfigDict, depths: tuple[int, ...], wher
     ]
 
 
-def _pairs(layers: str, depths: tuple[int, ...], where: str) -> tuple[tuple[int, int], ...]:
+def _pairs(layers: str, depths: tuple[int, int], where: str) -> tuple[tuple[int, int], ...]:
     """Which of the student's layers goes with which of the teacher's."""
     if re.fullmatch(r"\d+-\d+(,\d+-\d+)*", layers):
         given = [tuple(int(number) for number in pair.split("-")) for pair in layers.split(",")]

@@ -45,7 +45,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "attention_heads": (1, 4096),
     "feed_forward": (0, 2**18),
     "embedding_width": (0, 2**16),
-    "buckets": (1, 2**26),
+    "rows": (1, 2**26),
     "ngrams": (1, 16),
     "hidden": (0, 2**16),
     "dropout": (0, 0.95),
@@ -98,7 +98,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "graph.sharpen": (0.01, 100),
     "sampling.budget": (0, 10**12),
     "projection": (1, 65_536),
-    "heads": (1, 256),
+    "heads": (0, 256),
     "report.cards": (0, 1000),
     "report.neighbours": (1, 1000),
     # of objective terms
@@ -202,6 +202,8 @@ def _check_network(network: ConfigDict, where: str) -> None:
 def _check_student(config: ConfigDict, name: str, student: ConfigDict) -> None:
     where = f"students.{name}"
     terms, graph = student.objective, student.graph
+    if student.heads < 1:
+        raise UserError(f"{where}.heads: expected 1 to 256, got {student.heads}.")
     if not any(term.weight for term in terms.values()):
         raise UserError(f"{where}.objective: no term has a weight. Name one, as in {{'kd': {{'weight': 1.0}}}}.")
     reads = {methods.METHODS[term].edges for term, settings in terms.items() if settings.weight}

@@ -17,7 +17,7 @@ def _network(model: str, width: int, depth: int) -> dict[str, Any]:
         embedding_width=0,  # bert, bigru: width of the word table; 0 = the width (bert: no factorisation)
         activation="gelu",  # bert: gelu, gelu_new or relu
         pooling="auto",  # bert: cls or mean; bigru: max or mean
-        buckets=8192,  # fasttext: rows of the table of hashed n-grams
+        rows=8192,  # fasttext: rows of the table of hashed n-grams
         ngrams=3,  # fasttext: longest n-gram
         hidden=64,  # fasttext: units of the hidden layer; 0 = none
         tokenizer="",  # tokenizer.json, vocab.txt or a folder; "" = that of `init` or `weights`, of the teacher (for a

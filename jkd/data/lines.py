@@ -73,7 +73,9 @@ def _lines(chunks: Iterator[bytes], decoder: codecs.IncrementalDecoder, where: s
 
 def _check(length: int, number: int, where: str) -> None:
     if length > LINE:
-        raise UserError(f"{where}: line {number} is longer than {LINE} characters. Is this a text file, one text a line?")
+        raise UserError(
+            f"{where}: line {number} is longer than {LINE} characters. Is this a text file, one text a line?"
+        )
 
 
 def _line(text: str) -> str:

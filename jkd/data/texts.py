@@ -110,6 +110,8 @@ class TextSource:
       in_memory: True.
     """
 
+    kind = "texts"
+    shape: tuple[int, ...] = ()
     in_memory = True
 
     def __init__(

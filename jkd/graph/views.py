@@ -19,18 +19,48 @@ from jkd.data.npy import read_npz
 from jkd.data.sources import LOAD_BYTES, Source
 from jkd.errors import UserError
 from jkd.graph.nearest import Edges
+from jkd.graph.text_views import lexical_view, opening_view
 from jkd.places import Path
 
 SHOWN = 5  # findings a message lists
 LINE = 2**16  # bytes of the longest line of an edge list
 
 
-# View -> what it is made of (`Source.kind`), and the function from samples to features.
-OF_SAMPLES: dict[str, tuple[str, Callable[..., Any]]] = {"input": ("images", lambda images: input_view(images))}
+def _of_images(images: UInt8[np.ndarray, "N H W C"], k: int, targets: Any) -> Float32[np.ndarray, "N P"]:
+    return input_view(images)
 
 
-def view_of(name: str, source: Source, index: Integer[np.ndarray, " n"]) -> Float32[np.ndarray, "N D"]:
-    """The features of a view of the samples at `index`.
+def _lexical(texts: list[str], k: int, targets: list[str] | None) -> Edges:
+    return lexical_view(texts, k, targets=targets)
+
+
+def _opening(texts: list[str], k: int, targets: list[str] | None) -> Edges:
+    return opening_view(texts, k, targets=targets)
+
+
+# View -> what it is made of (`Source.kind`), and the function from samples to features, or to edges to the k nearest.
+OF_SAMPLES: dict[str, tuple[str, Callable[..., Any]]] = {
+    "input": ("images", _of_images),
+    "lexical": ("texts", _lexical),
+    "opening": ("texts", _opening),
+}
+
+
+def view_of(
+    name: str,
+    source: Source,
+    index: Integer[np.ndarray, " n"],
+    k: int,
+    targets: Integer[np.ndarray, " m"] | None = None,
+) -> Float32[np.ndarray, "N D"] | Edges:
+    """The features of a view of the samples at `index`, or their edges.
+
+    Args:
+      name: of `OF_SAMPLES`.
+      source: of the samples.
+      index: of the samples, in node order.
+      k: neighbours of a sample.
+      targets: samples that edges may lead to, in node order; default `index` (another list for held-out samples).
 
     Raises:
       UserError: where the source has not what the view is made of.
@@ -41,7 +71,8 @@ def view_of(name: str, source: Source, index: Integer[np.ndarray, " n"]) -> Floa
         raise UserError(
             f"graph.views: '{name}' is made of {kind}, but {source.name} holds {source.kind}. Use {others}."
         )
-    made: np.ndarray = function(getattr(source, kind)(index))
+    samples = getattr(source, kind)
+    made: np.ndarray | Edges = function(samples(index), k, None if targets is None else samples(targets))
     return made
 
 

@@ -27,11 +27,13 @@ __all__ = ["TEXT_MODELS", "Bert", "BiGru", "CifarVgg", "FastText", "Mlp", "Torch
 TEXT_MODELS = ("bert", "bigru", "fasttext")
 
 
-def build_model(network: ConfigDict, classes: int, axis: str | None = None, vocab: int = 0, pad: int = 0) -> nn.Module:
+def build_model(
+    network: ConfigDict, classes: int, axis: str | None = None, vocab: int = 0, pad: int = 0, longest: int = 512
+) -> nn.Module:
     """The module that `config.teacher` or a student of `config.students` describes.
 
-    `axis` names the devices that BatchNorm averages over under `pmap`. `vocab` and `pad` are of the tokenizer, for
-    models of text.
+    `axis` names the devices that BatchNorm averages over under `pmap`. `vocab` and `pad` are of the tokenizer, and
+    `longest` is the longest text in tokens, for models of text.
 
     Raises:
       UserError: for an unknown model or layout.
@@ -40,7 +42,7 @@ def build_model(network: ConfigDict, classes: int, axis: str | None = None, voca
     if network.model == "mlp":
         return Mlp(classes, network.width, network.depth, network.batch_norm, network.dropout, dtype, axis)
     if network.model in TEXT_MODELS:
-        return _text_model(network, classes, vocab, pad)
+        return _text_model(network, classes, vocab, pad, longest)
     if network.model not in STAGES:
         raise UserError(
             f"model: unknown '{network.model}'.{did_you_mean(network.model, ['mlp', *STAGES, *TEXT_MODELS])}"
@@ -56,21 +58,24 @@ def build_model(network: ConfigDict, classes: int, axis: str | None = None, voca
     raise UserError(f"layout: unknown '{network.layout}'.{did_you_mean(network.layout, ['cifar', 'torchvision'])}")
 
 
-def _text_model(network: ConfigDict, classes: int, vocab: int, pad: int) -> nn.Module:
+def _text_model(network: ConfigDict, classes: int, vocab: int, pad: int, longest: int) -> nn.Module:
     if vocab < 1:
         raise UserError(f"model: '{network.model}' reads token ids, but the data are no texts. Use an mlp or a vgg.")
     common = dict(
         classes=classes, width=network.width, dropout=network.dropout, pad=pad, dtype=jnp.dtype(network.dtype)
     )
     if network.model == "fasttext":
-        return FastText(buckets=network.buckets, ngrams=network.ngrams, hidden=network.hidden, **common)
-    common |= dict(vocab=vocab, depth=network.depth, embedding_width=network.embedding_width, pooling=network.pooling)
+        return FastText(buckets=network.rows, ngrams=network.ngrams, hidden=network.hidden, **common)
+    common |= dict(vocab=vocab, depth=network.depth)
     if network.model == "bigru":
-        return BiGru(**common)
+        pooling = "max" if network.pooling == "auto" else network.pooling
+        return BiGru(pooling=pooling, embedding_width=network.embedding_width or network.width, **common)
     return Bert(
         heads=network.attention_heads,
         feed_forward=network.feed_forward or 4 * network.width,
-        positions=network.positions,
+        positions=longest,
+        embedding_width=network.embedding_width,
+        pooling="cls" if network.pooling == "auto" else network.pooling,
         activation=network.activation,
         **common,
     )

@@ -96,7 +96,7 @@ def _views(session: Session, split: Split) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for view in session.config.graph.views:
         if view in views.OF_SAMPLES:
-            made[view] = views.view_of(view, session.dataset.train, split.pool)
+            made[view] = views.view_of(view, session.dataset.train, split.pool, session.config.graph.k)
         elif view != "teacher":
             ids = [session.dataset.train.id(int(index)) for index in split.pool]
             path, k = session.config.graph.files[view], session.config.graph.k
@@ -120,7 +120,9 @@ def _held(
     if settings.diagnosis == "holdout":
         logits, feature = _outputs(session, teacher, split.val)
         of_samples = [view for view in settings.views if view in views.OF_SAMPLES]
-        outside: dict[str, Any] = {view: views.view_of(view, source, split.val) for view in of_samples}
+        outside: dict[str, Any] = {
+            view: views.view_of(view, source, split.val, settings.k, split.pool) for view in of_samples
+        }
         ids = [source.id(int(index)) for index in split.val]
         inside = [source.id(int(index)) for index in split.pool]
         for view in settings.views:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from jkd import build, changes, compress, digest, files, networks, objective
+from jkd import build, changes, compress, digest, files, networks
 from jkd.build import Compiled, Session, Teacher
 from jkd.changes import Inputs
 from jkd.data import Split
