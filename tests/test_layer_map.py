@@ -33,7 +33,7 @@ def test_maps_rise_and_stay_inside(name: str, student: int, more: int):
     pairs = layer_map(name, student, teacher)
     assert [pair[0] for pair in pairs] == list(range(student - (name == "skip")))
     layers = [pair[1] for pair in pairs]
-    assert layers == sorted(set(layers)) and 0 <= layers[0] and layers[-1] < teacher
+    assert layers == sorted(set(layers)) and layers[0] >= 0 and layers[-1] < teacher
     assert name == "skip" or layers[-1] == teacher - 1
 
 
