@@ -1,6 +1,7 @@
 """Which layer of the teacher each layer of a shallower student learns from. Imports no jax."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from jkd.errors import UserError, did_you_mean
 
@@ -9,9 +10,7 @@ MAPS = ("uniform", "skip", "last", "given")
 Pairs = tuple[tuple[int, int], ...]
 
 
-def layer_map(
-    name: str, student: int, teacher: int, given: Sequence[Sequence[int]] = (), where: str = "layers"
-) -> Pairs:
+def layer_map(name: str, student: int, teacher: int, given: Sequence[Any] = (), where: str = "layers") -> Pairs:
     """Pairs (student layer, teacher layer), in order of the student's layers, which are counted from 0.
 
     Layer 0 is the first block; the embedding layer is not counted. With M student and N teacher layers:
@@ -57,7 +56,7 @@ def layer_map(
     return tuple((layer, teacher - student + layer) for layer in range(student))
 
 
-def _checked(given: Sequence[Sequence[int]], student: int, teacher: int, where: str) -> Pairs:
+def _checked(given: Sequence[Any], student: int, teacher: int, where: str) -> Pairs:
     expected = f"pairs (student layer 0 to {student - 1}, teacher layer 0 to {teacher - 1})"
     if not isinstance(given, list | tuple) or not given:
         raise UserError(f"{where}: 'given' expects {expected}, got {given!r}.")
