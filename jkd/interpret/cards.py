@@ -174,14 +174,14 @@ def cards(
       node_sample: the nodes' indices in the training source.
 
     Returns:
-      Cards `{image, kind, label, student [C], teacher [C], neighbours, alone [C] or None, agrees or None}`. A
+      Cards `{sample, kind, label, student [C], teacher [C], neighbours, alone [C] or None, agrees or None}`. A
       neighbour is `{node, sample, cosine, weight, edge, class, belief}`: the edge to its class is
       `instance_of` where it has a label, else `predicted_as`; `belief` is the teacher's in that class.
     """
     made = []
     for index, kind in picked:
         card: dict[str, Any] = {
-            "image": index,
+            "sample": index,
             "kind": kind,
             "label": int(labels[index]),
             "student": student[index].tolist(),

@@ -73,7 +73,7 @@ def gather(results: Results, summary: Mapping[str, Any], dataset: Any, graph: Kn
     nodes = (graph.labels, graph.beliefs, graph.sample) if graph is not None else (empty, student[:0], empty)
     cards = interpret.cards(picked, labels, student, teacher, found, *nodes)
     for card in cards:
-        card["id"] = dataset.test.id(card["image"])
+        card["id"] = dataset.test.id(card["sample"])
         for neighbour in card["neighbours"]:
             neighbour["id"] = dataset.train.id(neighbour["sample"])
     return Cards(name, key, cards, measured, doubt)
@@ -101,18 +101,18 @@ def section(found: Cards, dataset: Any, classes: list[str]) -> str:
         )
     else:
         intro += f'<p class="warn">{text.escape(found.doubt)}</p>'
-    tests = dataset.test.images(np.array([card["image"] for card in found.cards]))
-    cards = [_card(card, image, dataset, classes) for card, image in zip(found.cards, tests, strict=True)]
+    alts = [f"test input {card['id']}" for card in found.cards]
+    shown = markup.samples(dataset.test, [card["sample"] for card in found.cards], alts)
+    cards = [_card(card, sample, dataset, classes) for card, sample in zip(found.cards, shown, strict=True)]
     return f'{intro}<div class="cards">{"".join(cards)}</div>'
 
 
-def _card(card: Mapping[str, Any], image: np.ndarray, dataset: Any, classes: list[str]) -> str:
+def _card(card: Mapping[str, Any], sample: str, dataset: Any, classes: list[str]) -> str:
     answer, label = int(np.argmax(card["student"])), card["label"]
     truth = classes[label] if label >= 0 else "unknown"
     verb = "is right" if answer == label else "is wrong" if label >= 0 else "answers"
-    picture = markup.thumbnail(image, f"test input {card['id']}")
     header = (
-        f"<header>{picture}<div>"
+        f"<header>{sample}<div>"
         f'<h3>{text.escape(classes[answer])} <span class="kind">{text.escape(card["kind"])}</span></h3>'
         f"<p>The student {verb}; the label is <b>{text.escape(truth)}</b>.<br>{text.escape(card['id'])}</p>"
         f"</div></header>"
@@ -140,12 +140,12 @@ def _beliefs(card: Mapping[str, Any], classes: list[str]) -> str:
 def _neighbours(card: Mapping[str, Any], dataset: Any, classes: list[str]) -> str:
     if not card["neighbours"]:
         return ""
-    images = dataset.train.images(np.array([neighbour["sample"] for neighbour in card["neighbours"]]))
+    alts = [f"training sample {neighbour['id']}" for neighbour in card["neighbours"]]
+    shown = markup.samples(dataset.train, [neighbour["sample"] for neighbour in card["neighbours"]], alts)
     items = []
-    for neighbour, image in zip(card["neighbours"], images, strict=True):
-        picture = markup.thumbnail(image, f"training sample {neighbour['id']}")
+    for neighbour, sample in zip(card["neighbours"], shown, strict=True):
         items.append(
-            f"<li>{picture}<b>{text.escape(classes[neighbour['class']])}</b><br>{neighbour['edge']}, teacher "
+            f"<li>{sample}<b>{text.escape(classes[neighbour['class']])}</b><br>{neighbour['edge']}, teacher "
             f"{100 * neighbour['belief']:.0f}<br>weight {100 * neighbour['weight']:.0f}, cosine "
             f'{neighbour["cosine"]:.2f}<br><span class="soft">{text.escape(neighbour["id"])}</span></li>'
         )

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,6 +12,7 @@ from PIL import Image
 from jkd.report import text
 from jkd.report.plots import Plot
 
+QUOTED = 400  # characters of a text that are shown at most
 THUMBNAIL = 96  # pixels a side that a thumbnail has at most
 
 
@@ -60,6 +62,20 @@ def thumbnail(image: UInt8[np.ndarray, "h w c"], alt: str) -> str:
     width, height = picture.size
     source = data_uri(buffer.getvalue())
     return f'<img class="pixels" src="{source}" width="{width}" height="{height}" alt="{text.escape(alt)}">'
+
+
+def quote(passage: str) -> str:
+    """A text as it stands, escaped and cut to what a card has room for."""
+    shown = passage if len(passage) <= QUOTED else passage[: QUOTED - 1] + "…"
+    return f'<blockquote dir="auto">{text.escape(shown)}</blockquote>'
+
+
+def samples(source: Any, index: Sequence[int], alts: Sequence[str]) -> list[str]:
+    """How the samples of a source are shown: pictures, with what they are called for those who do not see, or texts."""
+    at = np.asarray(index, np.int64)
+    if source.kind == "texts":
+        return [quote(each) for each in source.texts(at)]
+    return [thumbnail(image, alt) for image, alt in zip(source.images(at), alts, strict=True)]
 
 
 def bar(share: float, kind: str) -> str:

@@ -89,7 +89,7 @@ def test_a_card_names_edge_class_and_belief_and_says_whether_the_neighbours_agre
         world["node_beliefs"],
         np.arange(NODES) + 100,
     )[0]
-    assert made["image"] == 7 and made["agrees"] == (np.argmax(made["alone"]) == np.argmax(made["student"]))
+    assert made["sample"] == 7 and made["agrees"] == (np.argmax(made["alone"]) == np.argmax(made["student"]))
     for neighbour in made["neighbours"]:
         hidden = neighbour["node"] % 2
         beliefs = world["node_beliefs"][neighbour["node"]]
