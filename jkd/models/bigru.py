@@ -1,5 +1,7 @@
 """A bidirectional GRU (Cho et al. 2014, arXiv:1406.1078): a student of another kind than its transformer teacher."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -29,7 +31,7 @@ class BiGru(nn.Module):
       vocab: rows of the word table.
       width: units of a direction.
       depth: layers.
-      embedding_width: E, the width of the word table.
+      embedding_width: E, the width of the word table; 0 = `width`.
       pooling: `max` or `mean`, over real tokens; zeros where a text has none.
       dropout: of the word vectors, between layers, and of the pooled vector.
     """
@@ -38,7 +40,7 @@ class BiGru(nn.Module):
     vocab: int
     width: int
     depth: int = 1
-    embedding_width: int = 128
+    embedding_width: int = 0
     pooling: str = "max"
     dropout: float = 0.0
     pad: int = 0
@@ -53,8 +55,8 @@ class BiGru(nn.Module):
             raise UserError(f"pooling: unknown '{self.pooling}'.{did_you_mean(self.pooling, POOLINGS)}")
         rate = self.dropout if train else 0.0
         mask = token_mask(ids, self.pad)
-        table = nn.Embed(self.vocab, self.embedding_width, dtype=self.dtype, embedding_init=_table_init, name="word")
-        x = table(ids)
+        columns = self.embedding_width or self.width
+        x = nn.Embed(self.vocab, columns, dtype=self.dtype, embedding_init=_table_init, name="word")(ids)
         taps = {"mask": mask, "embeddings": x}
         for n in range(self.depth):
             x = taps[f"layer{n}/hidden"] = self._layer(n, dropout(x, rate, keys, n), mask)
@@ -115,7 +117,7 @@ _table_init = nn.initializers.normal(0.1)
 _input_init = nn.initializers.glorot_uniform()
 
 
-def _recurrent_init(key: Key[Array, ""], shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "2 h g"]:
+def _recurrent_init(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Float[Array, "2 h g"]:
     ways, width, gates = shape
     blocks = nn.initializers.orthogonal(column_axis=-1)
     keys = jax.random.split(key, ways * gates // width)

@@ -4,7 +4,6 @@ The Hub's own cache is used, and read alone where `HF_HUB_OFFLINE` is set. Needs
 """
 
 import re
-from pathlib import Path
 
 from jkd import digest, places
 from jkd.errors import UserError, some
@@ -47,7 +46,7 @@ def resolve(address: str) -> places.Path:
             f"'{address}' is no address of a model. Expected hf:ORG/NAME@REVISION, for example "
             "hf:sentence-transformers/all-MiniLM-L6-v2@main; better than a branch is a commit, which never changes."
         )
-    return Path(_snapshot(address, found["name"], found["revision"]))
+    return places.path_of(_snapshot(address, found["name"], found["revision"]))
 
 
 def digests(folder: str | places.Path) -> dict[str, str]:
@@ -72,7 +71,7 @@ def _snapshot(address: str, name: str, revision: str) -> str:
             else "Check the name, the revision, the network and, for a private model, `hf auth login`"
         )
         raise UserError(f"{address} cannot be had ({_short(error)}). {advice}.") from None
-    if not any(Path(folder).iterdir()):
+    if not any(places.path_of(folder).iterdir()):
         raise UserError(f"{address} has none of {some(WANTED, 9)}. Give the address of a safetensors model.")
     return folder
 
