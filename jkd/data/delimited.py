@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from jkd.data.lines import LINE
 from jkd.data.texts import Row
@@ -55,16 +56,14 @@ def rows(lines: Iterator[str], form: Form, where: str) -> Iterator[Row]:
             yield Row(f"{number:06d}", cells[text], cells[label].strip(), line=line)
 
 
-def _again(
-    first: tuple[int, list[str]], rest: Iterator[tuple[int, list[str]]]
-) -> Iterator[tuple[int, list[str]]]:
+def _again(first: tuple[int, list[str]], rest: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
     yield first
     yield from rest
 
 
 def _cells(lines: Iterator[str], form: Form, where: str) -> Iterator[tuple[int, list[str]]]:
     quoted = form.quotes == "yes" or (form.quotes == "auto" and form.delimiter != "\t")
-    style = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    style: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     # Strict: otherwise a quote that never closes would swallow the rest of the file without a word.
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=form.delimiter, quoting=style, strict=True)
     usual = csv.field_size_limit(LINE)
@@ -75,7 +74,7 @@ def _cells(lines: Iterator[str], form: Form, where: str) -> Iterator[tuple[int, 
                 cells = next(reader, None)
             except csv.Error as error:
                 raise UserError(
-                    f"{where}: the row at line {line} cannot be read ({error}). Double each \" inside quotes, or set "
+                    f'{where}: the row at line {line} cannot be read ({error}). Double each " inside quotes, or set '
                     "data.quotes='no' where they are part of the text."
                 ) from None
             if cells is None:
@@ -119,9 +118,13 @@ def _position(wanted: str, first: Sequence[str], what: str, header: bool, where:
         return int(wanted)
     shown = some([cell[:40] for cell in first], 8)
     if _is_number(wanted):
-        raise UserError(f"{where}: data.{what} asks for column {wanted}, counted from 0; there are {len(first)}: {shown}.")
+        raise UserError(
+            f"{where}: data.{what} asks for column {wanted}, counted from 0; there are {len(first)}: {shown}."
+        )
     if not wanted:
-        raise UserError(f"{where}: which column is the {what}? Name it by data.{what}, or by its position from 0: {shown}.")
+        raise UserError(
+            f"{where}: which column is the {what}? Name it by data.{what}, or by its position from 0: {shown}."
+        )
     hint = did_you_mean(wanted, [cell[:40] for cell in first]) if header else f" The first row is: {shown}."
     raise UserError(f"{where}: there is no column '{wanted}' (data.{what}), or its name is there twice.{hint}")
 

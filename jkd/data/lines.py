@@ -57,7 +57,8 @@ def decoder_of(encoding: str, errors: str) -> codecs.IncrementalDecoder:
 
 
 def _lines(chunks: Iterator[bytes], decoder: codecs.IncrementalDecoder, where: str, encoding: str) -> Iterator[str]:
-    number, parts, held = 1, [], 0
+    number, held = 1, 0
+    parts: list[str] = []
     for text in _decoded(chunks, decoder, where, encoding):
         *whole, rest = text.split("\n")
         for end in whole:
@@ -73,7 +74,9 @@ def _lines(chunks: Iterator[bytes], decoder: codecs.IncrementalDecoder, where: s
 
 def _check(length: int, number: int, where: str) -> None:
     if length > LINE:
-        raise UserError(f"{where}: line {number} is longer than {LINE} characters. Is this a text file, one text a line?")
+        raise UserError(
+            f"{where}: line {number} is longer than {LINE} characters. Is this a text file, one text a line?"
+        )
 
 
 def _line(text: str) -> str:
@@ -90,7 +93,7 @@ def _decoded(chunks: Iterator[bytes], decoder: codecs.IncrementalDecoder, where:
             start, data = getattr(error, "start", 0), getattr(error, "object", b"")
             line, bad = lines + data[:start].count(b"\n"), data[start : start + 1]
             raise UserError(
-                f"{where}: line {line}, byte {passed - waiting + start} (counted from 0) is no {encoding}: 0x{bad.hex()}. "
+                f"{where}: line {line}, byte {passed - waiting + start} (from 0) is no {encoding}: 0x{bad.hex()}. "
                 "Name the right data.encoding, or set data.errors='replace'."
             ) from None
         yield text.removeprefix("\ufeff") if not passed else text

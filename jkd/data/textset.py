@@ -204,7 +204,9 @@ def _classes(labels: Sequence[str], names: Sequence[str], where: str) -> tuple[t
         names = sorted(there, key=lambda label: (int(label), label)) if numeric else sorted(there)
         of_label, strange = {label: number for number, label in enumerate(names)}, []
     if strange:
-        raise UserError(f"{where}: labels that data.classes does not name: {some(sorted(strange))}. Named: {some(names)}.")
+        raise UserError(
+            f"{where}: labels that data.classes does not name: {some(sorted(strange))}. Named: {some(names)}."
+        )
     if len(names) < 2 or len(set(names)) < len(names):
         raise UserError(f"{where}: the classes are: {some(names) or 'none'}. Expected at least two, each once.")
     return tuple(str(name) for name in names), of_label
@@ -218,7 +220,9 @@ def _without_overlap(train: Column, test: Column, rule: str) -> Column:
         return train
     if rule == "refuse":
         shown = some([train.ids[index] for index in twice])
-        raise UserError(f"{train.name}: {len(twice)} texts are in the test split, too: {shown}. Set data.overlap='drop'.")
+        raise UserError(
+            f"{train.name}: {len(twice)} texts are in the test split, too: {shown}. Set data.overlap='drop'."
+        )
     kept = np.setdiff1d(np.arange(len(train.texts)), twice)
     if not len(kept):
         raise UserError(f"{train.name}: every text of it is in the test split, too.")

@@ -48,9 +48,7 @@ def rows(
     return names, _sorted(source, text, label, names, errors, f"tfds:{name}:{split}")
 
 
-def _sorted(
-    source: Any, text: str, label: str, names: tuple[str, ...], errors: str, where: str
-) -> Iterator[Row]:
+def _sorted(source: Any, text: str, label: str, names: tuple[str, ...], errors: str, where: str) -> Iterator[Row]:
     found = []
     for index in range(len(source)):
         record = source[index]
@@ -64,7 +62,9 @@ def _sorted(
         try:
             said = data.decode(errors=errors)
         except UnicodeDecodeError as error:
-            raise UserError(f"{where}: text {sha}, byte {error.start} is no utf-8. Set data.errors='replace'.") from None
+            raise UserError(
+                f"{where}: text {sha}, byte {error.start} is no utf-8. Set data.errors='replace'."
+            ) from None
         yield Row(sha + (f"-{copies}" if copies else ""), said, names[number] if number >= 0 else "")
 
 
@@ -94,6 +94,6 @@ def _pick(wanted: str, there: list[str], known: tuple[str, ...], what: str, name
     kind = "Text" if what == "text" else "ClassLabel"
     asked = f"'{wanted}' is not" if wanted else "none is named as"
     raise UserError(
-        f"tfds:{name}: data.{what}: {asked} a feature to take ({kind}). There are: {some(there) or 'none'}; all features: "
-        f"{some(list(features), 8) or 'none'}."
+        f"tfds:{name}: data.{what}: {asked} a feature to take ({kind}). There are: {some(there) or 'none'}; "
+        f"all features: {some(list(features), 8) or 'none'}."
     )

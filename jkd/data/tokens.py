@@ -50,7 +50,9 @@ class Tokenizer:
         found = [next((i for n in names if (i := inner.token_to_id(n)) is not None), None) for names in NAMES]
         missing = ["/".join(names) for names, number in zip(NAMES, found, strict=True) if number is None]
         if missing:
-            raise UserError(f"{where}: it has no special token {some(missing)}. Expected one of BERT's or RoBERTa's form.")
+            raise UserError(
+                f"{where}: it has no special token {some(missing)}. Expected one of BERT's or RoBERTa's form."
+            )
         self.pad, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (int(number or 0) for number in found)
 
     @property
@@ -189,7 +191,9 @@ def train(
       least: occurrences that a piece or word needs.
     """
     if kind not in KINDS or size <= len(SPECIAL):
-        raise UserError(f"tokenizer: expected {' or '.join(KINDS)} and a size over {len(SPECIAL)}, got '{kind}', {size}.")
+        raise UserError(
+            f"tokenizer: expected {' or '.join(KINDS)} and a size over {len(SPECIAL)}, got '{kind}', {size}."
+        )
     from tokenizers import normalizers, pre_tokenizers
 
     normalizer, pre = normalizers.BertNormalizer(lowercase=lowercase), pre_tokenizers.BertPreTokenizer()
