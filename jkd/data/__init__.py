@@ -1,10 +1,11 @@
-"""Samples by index, and what a run draws from them.
+"""Images and texts by index, and what a run draws from them.
 
 A `Source` gives labelled images of one size, or texts, in a stable order with stable ids and a fingerprint: embedded
 digits, image folders and tars, npz, TFDS. `open_dataset` makes a training and a test source from
 `config.data`; `make_split` draws what one replicate trains on (pool, visible labels, noise, validation);
 `batches` streams it, a pure function of the step; `normalize` and `augment` run inside jit, one key per
-sample. Pillow and TFDS are only imported by a source that needs them.
+sample. `textset.load` makes two `TextSource`s from TSV, CSV, JSON lines, TREC's form or TFDS, and `tokens` turns their
+texts into ids. Pillow and TFDS are only imported by a source that needs them.
 """
 
 from jkd.data.augment import augment, normalize

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from jkd.data.lines import LINE
 from jkd.data.texts import Row
@@ -62,7 +63,7 @@ def _again(first: tuple[int, list[str]], rest: Iterator[tuple[int, list[str]]]) 
 
 def _cells(lines: Iterator[str], form: Form, where: str) -> Iterator[tuple[int, list[str]]]:
     quoted = form.quotes == "yes" or (form.quotes == "auto" and form.delimiter != "\t")
-    style = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    style: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     # Strict: otherwise a quote that never closes would swallow the rest of the file without a word.
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=form.delimiter, quoting=style, strict=True)
     usual = csv.field_size_limit(LINE)

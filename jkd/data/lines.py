@@ -57,7 +57,8 @@ def decoder_of(encoding: str, errors: str) -> codecs.IncrementalDecoder:
 
 
 def _lines(chunks: Iterator[bytes], decoder: codecs.IncrementalDecoder, where: str, encoding: str) -> Iterator[str]:
-    number, parts, held = 1, [], 0
+    number, held = 1, 0
+    parts: list[str] = []
     for text in _decoded(chunks, decoder, where, encoding):
         *whole, rest = text.split("\n")
         for end in whole:
@@ -92,7 +93,7 @@ def _decoded(chunks: Iterator[bytes], decoder: codecs.IncrementalDecoder, where:
             start, data = getattr(error, "start", 0), getattr(error, "object", b"")
             line, bad = lines + data[:start].count(b"\n"), data[start : start + 1]
             raise UserError(
-                f"{where}: line {line}, byte {passed - waiting + start} (counted from 0) is no {encoding}: 0x{bad.hex()}. "
+                f"{where}: line {line}, byte {passed - waiting + start} (from 0) is no {encoding}: 0x{bad.hex()}. "
                 "Name the right data.encoding, or set data.errors='replace'."
             ) from None
         yield text.removeprefix("\ufeff") if not passed else text

@@ -94,8 +94,8 @@ class Column:
 
     def take(self, index: Sequence[int]) -> "Column":
         """Only the rows at `index`; counts and skipped ones stay."""
-        parts = [[part[i] for i in index] for part in (self.ids, self.texts, self.labels)]
-        return Column(self.name, *parts, dict(self.counts), self.skipped)
+        ids, texts, labels = ([part[i] for i in index] for part in (self.ids, self.texts, self.labels))
+        return Column(self.name, ids, texts, labels, dict(self.counts), self.skipped)
 
 
 class TextSource:

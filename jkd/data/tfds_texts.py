@@ -94,6 +94,6 @@ def _pick(wanted: str, there: list[str], known: tuple[str, ...], what: str, name
     kind = "Text" if what == "text" else "ClassLabel"
     asked = f"'{wanted}' is not" if wanted else "none is named as"
     raise UserError(
-        f"tfds:{name}: data.{what}: {asked} a feature to take ({kind}). There are: {some(there) or 'none'}; all features: "
-        f"{some(list(features), 8) or 'none'}."
+        f"tfds:{name}: data.{what}: {asked} a feature to take ({kind}). There are: {some(there) or 'none'}; "
+        f"all features: {some(list(features), 8) or 'none'}."
     )

@@ -11,6 +11,7 @@ Neural Machine Translation System, 2016 (WordPiece).
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from itertools import pairwise
 
 LONGEST = 100  # characters of a word; longer ones are unknown to BERT's tokenizer, too
 ALPHABET = 1000  # most characters that become pieces of their own
@@ -51,7 +52,7 @@ def _merged(vocabulary: list[str], split: list[list[str]], times: list[int], siz
     count: Counter[Pair] = Counter()
     places: defaultdict[Pair, set[int]] = defaultdict(set)
     for at, parts in enumerate(split):
-        for pair in zip(parts, parts[1:], strict=False):
+        for pair in pairwise(parts):
             count[pair] += times[at]
             places[pair].add(at)
     # Entries of the heap may be out of date: one whose count has changed since is dropped when it comes up.
@@ -68,11 +69,11 @@ def _merged(vocabulary: list[str], split: list[list[str]], times: list[int], siz
             vocabulary.append(made)
         touched: set[Pair] = set()
         for at in places.pop(pair):
-            for old in zip(split[at], split[at][1:], strict=False):
+            for old in pairwise(split[at]):
                 count[old] -= times[at]
                 touched.add(old)
             split[at] = _joined(split[at], pair, made)
-            for new in zip(split[at], split[at][1:], strict=False):
+            for new in pairwise(split[at]):
                 count[new] += times[at]
                 places[new].add(at)
                 touched.add(new)

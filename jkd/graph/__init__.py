@@ -11,6 +11,7 @@ no trainer: everything that enters training leaves here as plain arrays.
 | `build` | `build_graph`: teacher outputs and views in, a validated graph out |
 | `nearest` | `similar_to` edges: exact cosine neighbours by blocks, never `[N, N]` |
 | `views` | what edges are made of: the input itself, a file of embeddings or edges |
+| `text_views` | edges between texts: words in common, or the same beginning |
 | `taxonomy` | concepts above the classes |
 | `sample` | **sample**: which nodes to train on under a budget |
 | `relation` | **join**: beliefs diffused over edges; attention over neighbours' features |
@@ -32,6 +33,7 @@ from jkd.graph.relation import join_beliefs, q0, row_softmax, sharpen
 from jkd.graph.sample import believed_class, facility_location, sampling
 from jkd.graph.show import best_of_each, describe
 from jkd.graph.store import load, read_manifest, save
+from jkd.graph.text_views import lexical_view, opening_view
 from jkd.graph.validate import check
 from jkd.graph.views import file_view, input_view
 
@@ -62,9 +64,11 @@ __all__ = [
     "input_view",
     "join_beliefs",
     "joined",
+    "lexical_view",
     "load",
     "neighbours",
     "neighbours_of",
+    "opening_view",
     "q0",
     "random_edges",
     "read_manifest",

