@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, Key
 
-# Tags folded into a sample's key. Numbers are fixed: changing one changes every result. They are none of
-# `jkd.data.augment`'s.
-REPLACE, WHICH, MASK, DROP = range(16, 20)
+TEXT = 16  # folded into a sample's key; none of the tags of `jkd.data.augment`. Changing it changes every result
+DRAWS = ("replace", "which", "mask", "drop")  # so does changing their order; a fifth changes every result too
 
 Ids = Int32[Array, "b l"]
 
@@ -78,17 +77,17 @@ def augment_tokens(
     """
     _check(settings, vocabulary, neighbours)
     eligible = (mask > 0) & ~_among(ids, vocabulary.special)
-    draws = _draws(keys, _tags(settings), ids.shape[1])
+    draws = _draws(keys, ids.shape[1])
     if settings["replace"]:
         assert neighbours is not None
-        chosen = eligible & (draws[REPLACE] < settings["replace"])
-        ids = jnp.where(chosen, _near(ids, draws[WHICH], neighbours), ids)
+        chosen = eligible & (draws["replace"] < settings["replace"])
+        ids = jnp.where(chosen, _near(ids, draws["which"], neighbours), ids)
     if settings["mask"]:
-        masked = eligible & (draws[MASK] < settings["mask"])
+        masked = eligible & (draws["mask"] < settings["mask"])
         ids = jnp.where(masked, jnp.int32(vocabulary.mask), ids)
     mask, source = mask.astype(jnp.float32), jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape)
     if settings["drop"]:
-        dropped = eligible & (draws[DROP] < settings["drop"])
+        dropped = eligible & (draws["drop"] < settings["drop"])
         if settings["drop_by"] == "unknown":
             ids = jnp.where(dropped, jnp.int32(vocabulary.unknown), ids)
         else:
@@ -115,23 +114,14 @@ def _removed(ids: Ids, mask: Float[Array, "b l"], dropped: Bool[Array, "b l"], p
     return Tokens(ids, kept.astype(jnp.float32), source)
 
 
-def _tags(settings: Mapping[str, Any]) -> tuple[int, ...]:
-    """The draws that the settings need."""
-    used = {"replace": (REPLACE, WHICH), "mask": (MASK,), "drop": (DROP,)}
-    return tuple(tag for name, tags in used.items() if settings[name] for tag in tags)
+def _draws(keys: Key[Array, " b"], length: int) -> dict[str, Float[Array, "b l"]]:
+    """Uniform in [0, 1), one per sample and position for each operation, whether it is on or not.
 
-
-def _draws(keys: Key[Array, " b"], tags: tuple[int, ...], length: int) -> dict[int, Float[Array, "b l"]]:
-    """Uniform in [0, 1), by tag: one per sample and position, from a key of its own."""
-    if not tags:
-        return {}
-
-    def draw(tag: Int32[Array, ""], key: Key[Array, ""], place: Int32[Array, ""]) -> Float[Array, ""]:
-        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, tag), place), dtype=jnp.float32)
-
-    places = jnp.arange(length, dtype=jnp.int32)
-    along = jax.vmap(jax.vmap(jax.vmap(draw, (None, None, 0)), (None, 0, None)), (0, None, None))
-    return dict(zip(tags, along(jnp.asarray(tags, jnp.int32), keys, places), strict=True))
+    Draws lie side by side in the last axis, so that a number's place in the stream does not depend on the length.
+    """
+    own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, TEXT)
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (length, len(DRAWS)), jnp.float32))(own)
+    return {name: draws[..., index] for index, name in enumerate(DRAWS)}
 
 
 def _among(ids: Ids, special: Sequence[int]) -> Bool[Array, "b l"]:
