@@ -82,7 +82,9 @@ def binary_cross_entropy(logits: Float[Array, "*b"], target: Float[Array, "*b"])
     return jax.nn.softplus(logits) - target * logits
 
 
-def _per_image(losses: Float[Array, "b n"], counted: Bool[Array, "b n"], labelled: Float[Array, " b"]) -> Float[Array, ""]:
+def _per_image(
+    losses: Float[Array, "b n"], counted: Bool[Array, "b n"], labelled: Float[Array, " b"]
+) -> Float[Array, ""]:
     """Mean over the labelled images of the sum over their counted rows; 0 where none is labelled."""
     known = labelled.astype(jnp.float32)
     sums = jnp.sum(jnp.where(counted, losses, 0.0), axis=1)
