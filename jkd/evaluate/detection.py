@@ -219,5 +219,5 @@ def _check(found: Sequence[Found], truth: Sequence[Truth], classes: int) -> None
                 raise ValueError(f"image {image}, {name}: expected boxes [N, 4] and N of all else, got {shapes}")
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError(f"image {image}, {name}: expected finite numbers")
-            if many and not (0 <= kinds.min() and kinds.max() < classes):
+            if many and (kinds.min() < 0 or kinds.max() >= classes):
                 raise ValueError(f"image {image}, {name}: expected classes in [0, {classes}), got {kinds.tolist()}")

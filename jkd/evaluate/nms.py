@@ -38,9 +38,10 @@ def nms(
 ) -> Detections:
     """Greedy non-maximum suppression of each image.
 
-    Every (row, class), or with `one_class` every row's best class, with a score above `score_threshold` is a candidate;
-    the best `candidates` of them are looked at. Best first, equal scores by rising row, then class: a candidate is kept unless its IoU with a kept one before
-    it, of the same class, is above `iou_threshold`. The best `limit` kept ones come out.
+    Every (row, class), or with `one_class` every row's best class, with a score above `score_threshold` is a
+    candidate; the best `candidates` of them are looked at. Best first, equal scores by rising row, then class: a
+    candidate is kept unless its IoU with a kept one before it, of the same class, is above `iou_threshold`. The best
+    `limit` kept ones come out.
 
     Args:
       boxes: `x1, y1, x2, y2` in any one unit: stretching an axis changes no IoU.
