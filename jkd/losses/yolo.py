@@ -7,19 +7,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jkd.losses.boxes import ciou, diou, giou, iou
-from jkd.losses.yolo_heads import YoloHeads, rows
+from jkd.losses.yolo_heads import Heads, rows
 from jkd.losses.yolo_targets import assign, truth_of
 
 OVERLAPS = {"iou": iou, "giou": giou, "diou": diou, "ciou": ciou}
 
 
 def yolo_loss(
-    raw: Sequence[Float[Array, "b h w a k"]],
+    raw: Sequence[Float[Array, "b _ _ _ _"]],
     boxes: Float[Array, "b m 4"],
     classes: Int[Array, "b m"],
     mask: Bool[Array, "b m"] | Float[Array, "b m"],
     labelled: Float[Array, " b"],
-    description: YoloHeads,
+    description: Heads,
     *,
     overlap: str = "ciou",
     ignore: float = 0.5,

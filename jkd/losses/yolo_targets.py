@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jkd.losses.boxes import area, extents, pairwise_iou, shape_iou, to_centre
-from jkd.losses.yolo_heads import YoloHeads
+from jkd.losses.yolo_heads import Heads
 
 NEVER = 2.0  # a threshold that no IoU exceeds
 
@@ -43,9 +43,13 @@ class Targets(NamedTuple):
 def truth_of(
     boxes: Float[Array, "b m 4"], classes: Int[Array, "b m"], mask: Bool[Array, "b m"] | Float[Array, "b m"]
 ) -> Truth:
-    """True boxes sorted by area, corners and class. A box without area counts as padding."""
+    """True boxes sorted by area, corners and class, at least one. A box without area counts as padding."""
+    if not boxes.shape[1]:  # maxima over no box are not defined: one that pads stands in
+        boxes, classes, mask = (
+            jnp.pad(it, ((0, 0), (0, 1)) + ((0, 0),) * (it.ndim - 2)) for it in (boxes, classes, mask)
+        )
     width, height = extents(boxes.astype(jnp.float32))
-    real = (mask > 0) & (width > 0) & (height > 0)
+    real = mask.astype(bool) & (width > 0) & (height > 0)
     boxes = jnp.where(real[..., None], boxes.astype(jnp.float32), 0.0)
     classes = jnp.where(real, classes.astype(jnp.int32), 0)
     corners = [boxes[..., at] for at in range(4)]
@@ -55,7 +59,7 @@ def truth_of(
 
 
 def responsible(
-    truth: Truth, description: YoloHeads, size: tuple[int, int], extra: float = NEVER
+    truth: Truth, description: Heads, size: tuple[int, int], extra: float = NEVER
 ) -> tuple[Bool[Array, "b m n"], Float[Array, "b m n"]]:
     """Whether each row answers for each box, and the IoU of their shapes (of box and anchor).
 
@@ -85,7 +89,7 @@ def responsible(
 def assign(
     predicted: Float[Array, "b n 4"],
     truth: Truth,
-    description: YoloHeads,
+    description: Heads,
     size: tuple[int, int],
     *,
     ignore: float,
@@ -113,7 +117,7 @@ def assign(
     one_hot = jax.nn.one_hot(truth.classes, description.classes, dtype=jnp.float32)
     classes = jnp.einsum("bmn,bmc->bnc", answers.astype(jnp.float32), one_hot)
     overlap = pairwise_iou(truth.boxes, jax.lax.stop_gradient(predicted))  # padding overlaps nothing
-    ignored = ~positive & (jnp.max(overlap, axis=1, initial=0.0) > ignore)
+    ignored = ~positive & (jnp.max(overlap, axis=1) > ignore)
     return Targets(positive, ignored, boxes, jnp.minimum(classes, 1.0))
 
 

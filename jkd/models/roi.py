@@ -38,7 +38,7 @@ def roi_pool(
     rows = _weights(boxes[..., 1], boxes[..., 3], height, size[0], points)
     columns = _weights(boxes[..., 0], boxes[..., 2], width, size[1], points)
     weights = (rows[..., :, None] * columns[..., None, :]).reshape(batch, -1, height * width)
-    weights = jnp.where((mask > 0)[..., None], weights, 0.0)
+    weights = jnp.where(mask.astype(bool)[..., None], weights, 0.0)
     cells = feature.astype(jnp.float32).reshape(batch, height * width, channels)
     return jnp.einsum("bmn,bnc->bmc", weights, cells, precision=lax.Precision.HIGHEST)
 
