@@ -39,14 +39,14 @@ class Truth(NamedTuple):
       classes: `[M]`.
       crowd: the box holds many objects; COCO's figures ask for none of them and forgive any. None: no box does.
       difficult: VOC's figures neither ask for it nor punish it, COCO's know no such thing. None: no box is.
-      areas: by which COCO's figures tell sizes apart, in square pixels: of the object's mask. None: the boxes' areas.
+      area: by which COCO's figures tell sizes apart, in square pixels: of the object's mask. None: the boxes' area.
     """
 
     boxes: Float[np.ndarray, "m 4"]
     classes: Integer[np.ndarray, " m"]
     crowd: Bool[np.ndarray, " m"] | None = None
     difficult: Bool[np.ndarray, " m"] | None = None
-    areas: Float[np.ndarray, " m"] | None = None
+    area: Float[np.ndarray, " m"] | None = None
 
 
 class Coco(NamedTuple):
@@ -157,9 +157,9 @@ def _true_set(truth: Sequence[Truth], classes: int) -> COCO:
     notes: list[dict[str, Any]] = []
     for image, it in enumerate(truth):
         boxes = _corner_and_extent(it.boxes)
-        areas = boxes[:, 2] * boxes[:, 3] if it.areas is None else np.asarray(it.areas, np.float64)
+        areas = boxes[:, 2] * boxes[:, 3] if it.area is None else np.asarray(it.area, np.float64)
         for box, area, kind, crowd in zip(boxes, areas, it.classes, _flags(it.crowd, it), strict=True):
-            notes.append(_note(image, kind, box) | {"area": float(area), "iscrowd": int(crowd)})
+            notes.append(_note(image, int(kind), box) | {"area": float(area), "iscrowd": int(crowd)})
     return _coco_set(notes, len(truth), classes)
 
 
@@ -168,12 +168,12 @@ def _found_set(found: Sequence[Found], classes: int) -> COCO:
     for image, it in enumerate(found):
         for box, score, kind in zip(_corner_and_extent(it.boxes), it.scores, it.classes, strict=True):
             note = {"area": float(box[2] * box[3]), "iscrowd": 0, "score": float(score)}
-            notes.append(_note(image, kind, box) | note)
+            notes.append(_note(image, int(kind), box) | note)
     return _coco_set(notes, len(found), classes)
 
 
 def _note(image: int, kind: int, box: np.ndarray) -> dict[str, Any]:
-    return {"image_id": image + 1, "category_id": int(kind) + 1, "bbox": box.tolist()}
+    return {"image_id": image + 1, "category_id": kind + 1, "bbox": box.tolist()}
 
 
 def _coco_set(notes: list[dict[str, Any]], images: int, classes: int) -> COCO:
