@@ -7,7 +7,7 @@ Logits are `[N, C]`, labels and predictions integers `[N]`; of detectors, `nms` 
 from jkd.evaluate.bootstrap import RESAMPLES, Span, bootstrap, resampled_means
 from jkd.evaluate.calibration import brier, ece, fit_temperature
 from jkd.evaluate.correctness import accuracy, log_softmax, nll
-from jkd.evaluate.detection import coco, voc_ap50, voc_map50
+from jkd.evaluate.detection import agreement_of_boxes, coco, voc_ap50, voc_map50
 from jkd.evaluate.fidelity import agreement, kl
 from jkd.evaluate.intervals import Interval, interval, paired, student_t_quantile
 from jkd.evaluate.pairs import (
@@ -30,6 +30,7 @@ __all__ = [
     "Span",
     "accuracy",
     "agreement",
+    "agreement_of_boxes",
     "bootstrap",
     "brier",
     "churn",

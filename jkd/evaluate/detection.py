@@ -116,6 +116,42 @@ def voc_map50(found: Sequence[Found], truth: Sequence[Truth], classes: int, elev
     return float(np.mean(values)) if values else None
 
 
+def agreement_of_boxes(
+    one: Sequence[Found], other: Sequence[Found], score_threshold: float = 0.25, iou_threshold: float = 0.5
+) -> float:
+    """Share of boxes that two detectors both give, in [0, 1]: pairs over pairs and what is left alone on either side.
+
+    Of each image, boxes with a score above `score_threshold`. Best first, a box of `one` is paired with the box of
+    `other` of its class, not yet paired, that it overlaps most, by at least `iou_threshold`. 1 where neither gives any.
+    """
+    pairs = boxes = 0
+    for mine, theirs in zip(one, other, strict=True):
+        mine, theirs = (_above(found, score_threshold) for found in (mine, theirs))
+        boxes += len(mine.boxes) + len(theirs.boxes)
+        if len(mine.boxes) and len(theirs.boxes):
+            sides = (_corner_and_extent(mine.boxes), _corner_and_extent(theirs.boxes))
+            overlap = masks.iou(*sides, np.zeros(len(theirs.boxes), np.uint8))
+            pairs += _pairs(np.where(mine.classes[:, None] == theirs.classes[None, :], overlap, 0.0), iou_threshold)
+    return pairs / (boxes - pairs) if boxes else 1.0
+
+
+def _above(found: Found, score_threshold: float) -> Found:
+    """Boxes with a score above the threshold, best first."""
+    scores = np.asarray(found.scores)
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] > score_threshold]
+    return Found(*(np.asarray(part)[order] for part in found))
+
+
+def _pairs(overlap: Float64[np.ndarray, "n m"], iou_threshold: float) -> int:
+    free, count = np.ones(overlap.shape[1], bool), 0
+    for row in overlap:
+        best = int(np.argmax(np.where(free, row, -1.0)))
+        if free[best] and row[best] >= iou_threshold:
+            free[best], count = False, count + 1
+    return count
+
+
 def _voc_class(found: Sequence[Found], truth: Sequence[Truth], kind: int, eleven_point: bool) -> float | None:
     outcomes = [_outcomes(*pair, kind) for pair in zip(found, truth, strict=True)]
     wanted = sum(count for _, _, count in outcomes)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jkd.evaluate import coco, ms_per_image, voc_ap50, voc_map50
+from jkd.evaluate import agreement_of_boxes, coco, ms_per_image, voc_ap50, voc_map50
 from jkd.evaluate.detection import COCO_FIGURES, Found, Truth
 
 NOTHING = Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
@@ -102,6 +102,13 @@ def test_difficult_boxes_count_neither_way_and_crowds_forgive_many() -> None:
     low, high = FAR + np.array([0, 0, -30, -30]), FAR + np.array([30, 30, 0, 0])
     inside = [found((low, 0.9, 0), (high, 0.9, 0), (BOX, 0.8, 0))]
     assert coco(inside, crowd, 1).figures["map"] == pytest.approx(1) and voc_ap50(inside, crowd, 1) == [1.0]
+
+
+def test_agreement_pairs_boxes_of_a_class_once() -> None:
+    one = [found((BOX, 0.9, 0), (BOX, 0.8, 0), (FAR, 0.7, 1), (FAR, 0.1, 0)), NOTHING]
+    other = [found((BOX + 1, 0.5, 0), (FAR, 0.6, 2)), found((BOX, 0.9, 0))]
+    assert agreement_of_boxes(one, other) == agreement_of_boxes(other, one) == 1 / 5
+    assert agreement_of_boxes(one, one) == agreement_of_boxes([NOTHING], [NOTHING]) == 1
 
 
 def test_given_areas_decide_about_sizes() -> None:
