@@ -1,11 +1,13 @@
-"""How good, how well calibrated, how faithful and how repeatable: from stored logits, in float64 NumPy.
+"""How good, how well calibrated, how faithful, how repeatable and how fast: from stored outputs, in float64 NumPy.
 
-Logits are `[N, C]`, labels and predictions integers `[N]`. A metric of no samples is refused, never NaN.
+Logits are `[N, C]`, labels and predictions integers `[N]`; of detectors, `nms` makes detections inside jit, and
+`detection` scores them. A metric of no samples is refused, never NaN.
 """
 
 from jkd.evaluate.bootstrap import RESAMPLES, Span, bootstrap, resampled_means
 from jkd.evaluate.calibration import brier, ece, fit_temperature
 from jkd.evaluate.correctness import accuracy, log_softmax, nll
+from jkd.evaluate.detection import agreement_of_boxes, coco, voc_ap50, voc_map50
 from jkd.evaluate.fidelity import agreement, kl
 from jkd.evaluate.intervals import Interval, interval, paired, student_t_quantile
 from jkd.evaluate.pairs import (
@@ -19,6 +21,7 @@ from jkd.evaluate.pairs import (
     random_jaccard,
     ratio_of,
 )
+from jkd.evaluate.speed import ms_per_image
 
 __all__ = [
     "RESAMPLES",
@@ -27,9 +30,11 @@ __all__ = [
     "Span",
     "accuracy",
     "agreement",
+    "agreement_of_boxes",
     "bootstrap",
     "brier",
     "churn",
+    "coco",
     "ece",
     "expected_churn",
     "fit_temperature",
@@ -38,6 +43,7 @@ __all__ = [
     "jensen_shannon",
     "kl",
     "log_softmax",
+    "ms_per_image",
     "nll",
     "over_pairs",
     "paired",
@@ -46,4 +52,6 @@ __all__ = [
     "ratio_of",
     "resampled_means",
     "student_t_quantile",
+    "voc_ap50",
+    "voc_map50",
 ]

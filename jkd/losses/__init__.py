@@ -7,4 +7,7 @@ keyword-only argument is an option that a config may set. All of them
 - see the whole batch: under a sharded jit a relation is between any two samples of the *global* batch;
 - do not depend on the order of the batch, and have finite gradients where two samples coincide;
 - send no gradient to the teacher.
+
+What detection losses are made of stands here too, as they may import nothing else: `boxes` (overlaps), `yolo_heads`
+(what raw outputs mean), `yolo_targets` (which row answers for which box).
 """
