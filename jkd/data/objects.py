@@ -5,6 +5,7 @@ what a network finds back to the image. Sets of up to 2 GiB of canvases are deco
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -352,7 +353,7 @@ def joined(parts: Sequence[Annotated]) -> Annotated:
         return parts[0]
     ids = [name for part in parts for name in part.ids]
     if len(set(ids)) < len(ids):
-        twice = sorted({name for name in ids if ids.count(name) > 1}) if len(ids) < 100_000 else []
+        twice = sorted(name for name, count in Counter(ids).items() if count > 1)
         raise UserError(f"{' + '.join(part.name for part in parts)}: an image stands in two splits: {some(twice)}.")
     return Annotated(
         name="+".join(part.name for part in parts),

@@ -43,7 +43,7 @@ def listings(name: str, data_dir: str, splits: tuple[str, str]) -> list[Listing]
 
 
 def _listing(name: str, data_dir: str, split: str) -> Listing:
-    source = _open(name, data_dir, split)
+    source = open_split(name, data_dir, split)
     features = source.dataset_info.features
     names = list(features.keys()) if hasattr(features, "keys") else []
     label: Any = features["label"] if "label" in names else None
@@ -68,7 +68,12 @@ def _listing(name: str, data_dir: str, split: str) -> Listing:
     return Listing(f"tfds:{name}:{split}", tuple(label.names), ids, labels, [row[3] for row in rows])
 
 
-def _open(name: str, data_dir: str, split: str) -> Any:
+def open_split(name: str, data_dir: str, split: str) -> Any:
+    """One split with random access, its images still encoded.
+
+    Raises:
+      UserError: no such set or split, or a file format without random access.
+    """
     import tensorflow_datasets as tfds
 
     try:
