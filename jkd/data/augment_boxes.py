@@ -187,9 +187,7 @@ def _partners(keys: Key[Array, " b"], annotated: Bool[Array, " b"] | None, count
     return order[first[:, None] + rank]
 
 
-def _sampled(
-    images: Float32[Array, "b h w 3"], tiles: _Tiles, fill: float, mosaic: bool
-) -> Float32[Array, "b h w 3"]:
+def _sampled(images: Float32[Array, "b h w 3"], tiles: _Tiles, fill: float, mosaic: bool) -> Float32[Array, "b h w 3"]:
     """Each pixel from the tile that it is in, bilinear; `fill` where that image does not reach."""
     count, height, width, channels = images.shape
     columns, rows = (jnp.arange(length, dtype=jnp.float32) + 0.5 for length in (width, height))

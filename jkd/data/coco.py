@@ -1,7 +1,7 @@
 """COCO: `annotations/instances_<split>.json` and a folder of images.
 
-JSON has no NaN, so a box that is not finite is refused with its file. Category ids, which have gaps in COCO (1 to 90 for
-80 categories), become class numbers in the order of the ids.
+JSON has no NaN, so a box that is not finite is refused with its file. Category ids, which have gaps in COCO (1 to 90
+for 80 categories), become class numbers in the order of the ids.
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,7 +98,7 @@ def _box(thing: dict, path: Path) -> list[float]:
 
 
 def _area(thing: dict) -> float:
-    area = thing.get("area")
+    area: Any = thing.get("area")
     return float(area) if _is_number(area) and area > 0 else float("nan")
 
 
@@ -116,14 +116,16 @@ def _categories(found: list[dict], path: Path, classes: Sequence[str]) -> tuple[
 def _list(content: Any, key: str, path: Path, most: int) -> list[dict]:
     value = content.get(key) if isinstance(content, dict) else None
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise UserError(f"{path}: expected COCO's {{images: [...], annotations: [...], categories: [...]}}; '{key}' is not.")
+        raise UserError(
+            f"{path}: expected COCO's {{images: [...], annotations: [...], categories: [...]}}; '{key}' is not."
+        )
     if len(value) > most:
         raise UserError(f"{path}: {len(value)} {key}, over {most}.")
     return value
 
 
 def _whole(item: dict, key: str, path: Path) -> int:
-    value = item.get(key)
+    value: Any = item.get(key)
     if not _is_number(value) or value != value // 1 or not 0 <= value < 2**63:
         raise UserError(f"{path}: {key} should be a whole number, got {value!r:.80}.")
     return int(value)

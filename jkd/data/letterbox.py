@@ -1,7 +1,7 @@
 """Images and boxes onto the network's canvas and back: plain resize, or letterbox.
 
 A coordinate counts pixels from the left or upper border, so a pixel's centre is at its number + 0.5 and an image of
-width w reaches from 0 to w. `Placement` is the affine map from image to canvas; boxes go through the same map as pixels.
+width w reaches from 0 to w. `Placement` is the affine map from image to canvas, for boxes as for pixels.
 
 Two interpolations:
 

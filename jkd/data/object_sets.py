@@ -77,7 +77,7 @@ def load(settings: ObjectSettings | Mapping[str, Any]) -> tuple[ObjectSource, Ob
         raise UserError(f"data.train and data.test are both '{settings.train}'. The test split must be another one.")
     train, test = load_splits(settings, (settings.train, settings.test))
     if (test.labels < 0).any():
-        missing = [test.id(index) for index in (test.labels < 0).nonzero()[0]]
+        missing = [test.id(index) for index, label in enumerate(test.labels) if label < 0]
         raise UserError(
             f"{test.name}: {len(missing)} test images have no annotation: {some(missing)}. All need one; an empty one "
             "says that there is nothing in the image."

@@ -43,7 +43,9 @@ class Canvas:
     def __post_init__(self) -> None:
         for key, value, known in (("fit", self.fit, FITS), ("interpolation", self.interpolation, INTERPOLATIONS)):
             if value not in known:
-                raise UserError(f"data.{key}: expected {' or '.join(known)}, got '{value}'.{did_you_mean(value, known)}")
+                raise UserError(
+                    f"data.{key}: expected {' or '.join(known)}, got '{value}'.{did_you_mean(value, known)}"
+                )
         if min(self.size) < 1 or not 0 <= self.fill <= 255:
             raise UserError(f"data: a canvas of {self.size} filled with {self.fill} is none.")
 
@@ -216,7 +218,8 @@ class ObjectSource:
         """SHA-256 of ids, labels, pixels (or files and how they are laid), boxes and flags."""
         kind: list[object] = ["objects", *self.shape, self.canvas.fit, self.canvas.interpolation, self.canvas.fill]
         content = digest.of_array(self._pixels) if self._pixels is not None else self._digests
-        arrays = {"boxes": self.object_boxes, "classes": self.object_classes, "image_of": self.image_of}
+        arrays: dict[str, np.ndarray] = {"boxes": self.object_boxes, "classes": self.object_classes}
+        arrays["image_of"] = self.image_of
         for key in ("boxes", "classes", "crowd", "difficult", "area"):
             parts = [getattr(found, key) for found in self._annotations]
             arrays[f"all.{key}"] = np.concatenate(parts) if parts else np.zeros(0)
@@ -268,9 +271,7 @@ def load(
     listing = _take(listing, good)
     found = Found()
     annotations = [
-        None
-        if given is None
-        else cleaned(given, size, len(listing.classes), f"{listing.name}: {name}", found)
+        None if given is None else cleaned(given, size, len(listing.classes), f"{listing.name}: {name}", found)
         for given, name, (size, _) in zip(listing.annotations, listing.ids, seen, strict=True)
     ]
     judge(found, listing.name, broken, broken_limit)

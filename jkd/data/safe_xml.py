@@ -4,6 +4,7 @@ A document type declaration is refused as such, and with it every entity (and so
 file or address that one could name). Comments and processing instructions are passed over.
 """
 
+from typing import NoReturn
 from xml.etree import ElementTree
 from xml.parsers import expat
 
@@ -61,7 +62,7 @@ def parse(data: bytes, most: int = MOST_BYTES) -> ElementTree.Element:
         open_now -= 1
         builder.end(name)
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object) -> NoReturn:
         raise Refused("declares a document type or an entity, which annotations do not need")
 
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data

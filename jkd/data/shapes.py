@@ -4,10 +4,10 @@ Image i of a split is a pure function of (seed, split, i). Only sums, products, 
 make pixels, which IEEE 754 rounds alike everywhere: the bytes do not depend on the machine.
 
 There is something for a graph to know. Classes come in **scenes** of two: an object belongs to its image's scene with
-probability `context`, so classes co-occur; and the second class of a scene tends to stand to the right of the first, at
-a distance that goes with its size. Shapes that are easily taken for each other (circle and ring, square and diamond,
-triangle and half) are in different scenes, so a doubtful one is told apart by what is around it. Noise and occlusion make
-for doubts.
+probability `context`, so classes co-occur; and the second class of a scene tends to stand to the right of the first,
+at a distance that goes with its size. Shapes that are easily taken for each other (circle and ring, square and diamond,
+triangle and half) are in different scenes, so a doubtful one is told apart by what is around it. Noise and occlusion
+make for doubts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,15 +60,22 @@ class ShapeSettings:
         wrong = not 2 <= self.classes <= len(NAMES) or not 1 <= self.least <= self.most <= 100
         wrong |= not 0 < self.smallest <= self.largest <= 0.5
         if wrong or not all(0 <= share <= 1 for share in (self.context, self.beside, self.noise)):
-            raise UserError(f"data.shapes: expected 2 to {len(NAMES)} classes, sane counts and shares, got {asdict(self)}.")
+            raise UserError(
+                f"data.shapes: expected 2 to {len(NAMES)} classes, sane counts and shares, got {asdict(self)}."
+            )
 
 
 class Data(Protocol):
     """The settings that `load` reads, of `jkd.data.object_sets.ObjectSettings`."""
 
-    image_size: int
-    max_boxes: int
-    shapes: Mapping[str, Any] | None
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def max_boxes(self) -> int: ...
+
+    @property
+    def shapes(self) -> Mapping[str, Any] | None: ...
 
 
 def load(data: Data, splits: Sequence[str], limits: Sequence[int]) -> list[ObjectSource]:
@@ -123,7 +130,7 @@ class _Shape(NamedTuple):
 
 
 def render(split: str, index: int, size: int, settings: ShapeSettings) -> tuple[np.ndarray, Annotation]:
-    """One image, uint8 `[size, size, 3]`, and its objects; boxes are tight, whole pixels, of the whole shape in view."""
+    """One image, uint8 `[size, size, 3]`, and its objects, in boxes that are tight around what lies in the image."""
     numbers = (settings.seed, SPLITS.index(split), index)
     draws = random.uniform("shapes", *numbers, 0, size=12 + settings.most * TRIES * DRAWS)
     canvas = _background(draws[:9], size)
@@ -148,13 +155,17 @@ def render(split: str, index: int, size: int, settings: ShapeSettings) -> tuple[
                 continue
             visible = np.append(left, int(solid.sum()))
             ys, xs = np.flatnonzero(cover.any(1)), np.flatnonzero(cover.any(0))
-            boxes.append((columns.start + xs[0], rows.start + ys[0], columns.start + xs[-1] + 1, rows.start + ys[-1] + 1))
+            boxes.append(
+                (columns.start + xs[0], rows.start + ys[0], columns.start + xs[-1] + 1, rows.start + ys[-1] + 1)
+            )
             canvas[rows, columns] += cover[:, :, None] * (shape.colour - canvas[rows, columns])
             owner[rows, columns][solid] = len(drawn)
             area.append(int(visible[-1]))
             drawn.append(shape)
             break
-    return _bytes(canvas, numbers, settings.noise), annotation(boxes, [shape.kind for shape in drawn], size=(size, size))
+    return _bytes(canvas, numbers, settings.noise), annotation(
+        boxes, [shape.kind for shape in drawn], size=(size, size)
+    )
 
 
 def _background(draws: np.ndarray, size: int) -> np.ndarray:
@@ -166,10 +177,8 @@ def _background(draws: np.ndarray, size: int) -> np.ndarray:
 
 def _shape(draw: np.ndarray, scene: int, drawn: list[_Shape], size: int, settings: ShapeSettings) -> _Shape:
     classes = settings.classes
-    if draw[0] < settings.context:
-        kind = min(2 * scene + int(draw[1] * 2), classes - 1)
-    else:
-        kind = int(draw[1] * classes)
+    of_scene = min(2 * scene + int(draw[1] * 2), classes - 1)
+    kind = of_scene if draw[0] < settings.context else int(draw[1] * classes)
     half = size * (settings.smallest + draw[2] * (settings.largest - settings.smallest))
     x, y = (0.08 + 0.84 * draw[3]) * size, (0.08 + 0.84 * draw[4]) * size
     first = next((other for other in drawn if other.kind == kind - 1), None) if kind % 2 else None

@@ -6,6 +6,7 @@ them `is_crowd`, `is_difficult` and `area`. An id is `<split>/<image/filename>`,
 """
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def _split(name: str, data_dir: str, split: str) -> Annotated:
     rows.sort(key=lambda row: row[:2])
     ids = [row[0] for row in rows]
     if len(set(ids)) < len(ids):
-        twice = [one for one, two in zip(ids, ids[1:], strict=False) if one == two]
+        twice = [one for one, two in itertools.pairwise(ids) if one == two]
         raise UserError(f"tfds:{name}:{split}: images that are there twice: {some(twice)}.")
     marks = [row[3] for row in rows]
     labels = np.zeros(len(ids), np.int32)

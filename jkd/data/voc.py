@@ -5,7 +5,7 @@ themselves count pixels from 1 and name the last one inside; `origin=1` reads th
 one pixel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -100,7 +100,7 @@ def _number(element: Element, name: str, path: Path) -> float:
 
 
 def _numbered(
-    name: str, known: dict[str, int], ids: list[str], blobs: list[Blob], marks: list[Annotation | None]
+    name: str, known: Mapping[str, int], ids: list[str], blobs: list[Blob], marks: list[Annotation | None]
 ) -> Annotated:
     numbered = [
         mark

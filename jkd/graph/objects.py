@@ -1,9 +1,9 @@
 """What a graph of objects is made of: co-occurrence, relations within an image, surroundings, image crops.
 
-Nodes are objects (boxes), never pixels: relations on feature maps cost (H W)^2 and did not help a detector (reference
-section 2.7), those of pooled instances did (Chen et al. 2021, DSIG). Everything here is NumPy on the host, a function of
-plain arrays in node order; sums, products, quotients and square roots only in what is compared, so ties and orders do
-not hang on a library's `exp`.
+Nodes are objects (boxes), never pixels: relations on feature maps cost (H W)^2 and did not help detectors, those of
+pooled instances did (Chen et al. 2021, DSIG). Everything here is NumPy on the host, a function of plain arrays in node
+order; sums, products, quotients and square roots only in what is compared, so ties and orders do not hang on a
+library's `exp`.
 
 There are two uses, not to be confused:
 
@@ -48,8 +48,8 @@ def class_co_occurrence(
     From the lift L = p(c, d) / (p(c) p(d)), whose logarithm is the pointwise mutual information: 1 - 1 / L where it is
     above 1, L - 1 below; 0 is chance, 1 never apart however rare, -1 never together. Unlike a normalised logarithm this
     stays calm where a class is in nearly every image, and so tells nothing. p(c, d) is the share of images that hold
-    both, p(c, c) of those with two of c, set against p(c)^2: whether the class comes in groups. Counts of pairs are drawn
-    towards chance by `smoothing` imagined images, so a pair seen once is no certainty.
+    both, p(c, c) of those with two of c, set against p(c)^2: whether the class comes in groups. Counts of pairs are
+    drawn towards chance by `smoothing` imagined images, so a pair seen once is no certainty.
 
     Args:
       classes: of each object, -1 where not known (such objects are passed over).
@@ -75,7 +75,7 @@ def class_co_occurrence(
 
 
 def class_edges(weights: Float32[np.ndarray, "C C"], k: int) -> Edges:
-    """The k classes that each class draws most, `[C, k]`: positive weights only, itself excluded, ties to the lower id."""
+    """The k other classes that each class draws most, `[C, k]`: positive weights only, ties to the lower id."""
     count = len(weights)
     given = weights.astype(np.float64) * (1 - np.eye(count))
     source, target = np.nonzero(given > 0)
@@ -157,9 +157,9 @@ def context_view(
     """What surrounds each object, as features: alike surroundings have a high cosine.
 
     For each class and each ring of distance (up to 1, 2, 4 sizes of the object, and beyond), how much of the class is
-    believed to be there, and how much to the left, right, above and below; square roots, so that many of one class do not
-    drown the rest. Also the object's size relative to the mean of its image, and, with `class_weights`, for each class how
-    well it goes with the image's other objects. Uses the beliefs of the others, never the object's own.
+    believed to be there, and how much to the left, right, above and below; square roots, so that many of one class do
+    not drown the rest. Also the object's size relative to the mean of its image, its aspect, and, with `class_weights`,
+    for each class how well it goes with the image's other objects. Uses the beliefs of the others, never its own.
 
     Args:
       beliefs: rows sum to 1: the teacher's softmax, or the label where one may be seen.
@@ -205,9 +205,9 @@ def crop_view(
     """The image inside each box, as features that can be compared: `side` x `side` x 3 in 0..1, mean colour taken off.
 
     Cells are the means of the pixels they cover (at least the one at their centre), so a large box is not sampled by
-    chance. The mean colour over all crops is subtracted: otherwise everything bright is alike. The logs of the box's width
-    and height, relative to the middle of all, are added as two features that weigh as much as a tenth of the pixels each:
-    a crop alone has lost its size.
+    chance. The mean colour over all crops is subtracted: otherwise everything bright is alike. The logs of the box's
+    width and height, relative to the median, are added as two features, each of which weighs, at a factor of e, a tenth
+    of what all pixels together do: a crop alone has lost its size.
 
     Args:
       images: canvases.
@@ -225,8 +225,8 @@ def crop_view(
         sums[1:, 1:] = images[row].cumsum(0, dtype=np.int64).cumsum(1)
         for index in np.flatnonzero(row_of == row):
             crops[index] = _cells(sums, wide[index], side)
-    crops = (crops / np.float32(255)).reshape(len(boxes), -1)
-    pixels = crops - crops.reshape(-1, 3).mean(0, dtype=np.float64).astype(np.float32)[None].repeat(side * side, 0).ravel()
+    crops /= np.float32(255)
+    pixels = (crops - crops.mean((0, 1, 2), dtype=np.float64).astype(np.float32)).reshape(len(boxes), -1)
     logs = np.log(sides)
     logs = logs - np.median(logs, axis=0) if len(logs) else logs
     usual = np.sqrt((pixels.astype(np.float64) ** 2).sum(1).mean()) if len(pixels) else 0.0
