@@ -16,6 +16,7 @@ training objects; difficult ones are if that is asked for.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -55,7 +56,7 @@ class Annotation:
 
 
 def annotation(
-    boxes: Sequence[Sequence[float]] | np.ndarray,
+    boxes: Sequence[Sequence[Any]] | np.ndarray,
     classes: Sequence[int] | np.ndarray,
     *,
     crowd: Sequence[bool] | np.ndarray | None = None,

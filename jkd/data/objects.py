@@ -132,6 +132,7 @@ class ObjectSource:
         self._annotations = [annotation([], []) if found is None else found for found in annotations]
         self._placements = list(placements)
         self._pixels, self._blobs, self._digests, self._rules = pixels, list(blobs), list(digests), rules
+        self._train_difficult = train_difficult
         over = self._number_objects(max_boxes, train_difficult)
         self.counts = dict(counts or {}) | {"over": over, "unannotated": int((self.labels < 0).sum())}
 
@@ -212,6 +213,36 @@ class ObjectSource:
     def to_image(self, index: int, boxes: Float[np.ndarray, "*b 4"]) -> Float[np.ndarray, "*b 4"]:
         """Boxes found on the canvas of image `index`, in pixels of that image, cut off at its borders."""
         return self._placements[int(index)].to_image(boxes)
+
+    def with_boxes(self, found: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> "ObjectSource":
+        """The same images, some with other objects, as a teacher found them in images that nobody has annotated.
+
+        Objects are numbered anew, and these images count as annotated.
+
+        Args:
+          found: image -> boxes xyxy in pixels of its canvas `[k, 4]`, and classes `[k]`.
+        """
+        annotations = [None if label < 0 else mark for label, mark in zip(self.labels, self._annotations, strict=True)]
+        counts = Found()
+        for index, (boxes, classes) in found.items():
+            lies = self._placements[index]
+            given = annotation(lies.to_image(boxes), classes, size=lies.image)
+            annotations[index] = cleaned(given, lies.image, len(self.classes), self.id(index), counts)
+        return ObjectSource(
+            self.name,
+            self.classes,
+            self._ids,
+            annotations,
+            self._placements,
+            self.canvas,
+            pixels=self._pixels,
+            blobs=self._blobs,
+            digests=self._digests,
+            rules=self._rules,
+            skipped=self.skipped,
+            counts=self.counts | {"found": counts.boxes - counts.small},
+            train_difficult=self._train_difficult,
+        )
 
     @cached_property
     def fingerprint(self) -> str:
