@@ -19,6 +19,7 @@ class Method:
       taps: whether it compares taps, and so takes `student_tap`, `teacher_tap` and `layers` too.
       tap: the default of both; `*` stands for each layer that `layers` picks.
       regress: whether the student's tap is first mapped to the teacher's width by a learned linear map.
+      tokens: whether it compares the tokens of texts.
       edges: what it takes from the graph: `beliefs` (joined ones, so a student needs edges), `features` (the feature
         join, which without edges gathers nothing), or nothing.
       distance: whether it is 0 where student and teacher agree; not where its target is another.
@@ -30,6 +31,7 @@ class Method:
     taps: bool = False
     tap: str = "embedding"
     regress: bool = False
+    tokens: bool = False
     edges: str = ""
     distance: bool = True
     paper: str = ""
@@ -75,6 +77,7 @@ METHODS: dict[str, Method] = {
     "hidden": Method(
         "jkd.losses.text:hidden_mse",
         taps=True,
+        tokens=True,
         tap="layer*/hidden",
         regress=True,
         paper="TinyBERT; Jiao et al. 2020, arXiv 1909.10351",
@@ -82,6 +85,7 @@ METHODS: dict[str, Method] = {
     "embedding_layer": Method(
         "jkd.losses.text:hidden_mse",
         taps=True,
+        tokens=True,
         tap="embeddings",
         regress=True,
         paper="TinyBERT; Jiao et al. 2020, arXiv 1909.10351",
@@ -90,6 +94,7 @@ METHODS: dict[str, Method] = {
         "jkd.losses.text:attention_mse",
         {"softmax": False},
         taps=True,
+        tokens=True,
         tap="layer*/scores",
         paper="TinyBERT; Jiao et al. 2020, arXiv 1909.10351",
     ),
@@ -97,6 +102,7 @@ METHODS: dict[str, Method] = {
         "jkd.losses.text:attention_kl",
         {"scores": True},
         taps=True,
+        tokens=True,
         tap="layer*/scores",
         paper="MiniLM; Wang et al. 2020, arXiv 2002.10957",
     ),
@@ -104,6 +110,7 @@ METHODS: dict[str, Method] = {
         "jkd.losses.text:relation_kl",
         {"heads": 0},
         taps=True,
+        tokens=True,
         tap="layer*/query",
         paper="MiniLMv2; Wang et al. 2021, arXiv 2012.15828",
     ),
@@ -111,6 +118,7 @@ METHODS: dict[str, Method] = {
         "jkd.losses.text:relation_kl",
         {"heads": 0},
         taps=True,
+        tokens=True,
         tap="layer*/key",
         paper="MiniLMv2; Wang et al. 2021, arXiv 2012.15828",
     ),
@@ -118,6 +126,7 @@ METHODS: dict[str, Method] = {
         "jkd.losses.text:relation_kl",
         {"heads": 0},
         taps=True,
+        tokens=True,
         tap="layer*/value",
         paper="MiniLMv2; Wang et al. 2021, arXiv 2012.15828",
     ),

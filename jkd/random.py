@@ -40,6 +40,7 @@ STREAMS = (
     "order",  # per epoch: the order of the training set
     "pool",  # which samples form the pool
     "sampling",  # a transfer set under a budget
+    "shapes",  # the generated set of rendered shapes: what an image shows
 )
 
 

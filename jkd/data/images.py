@@ -87,7 +87,7 @@ def load(
       UserError: unreadable images under `refuse`, more than `broken_limit` of them under `skip`, nothing readable, or
         images of several sizes.
     """
-    listing = _take(listing, keep(listing.ids, limit))
+    listing = take(listing, keep(listing.ids, limit))
     allowed = int(broken_limit * len(listing.ids)) if broken == "skip" else None
     height, width = _first_size(listing, rules)
     if len(listing.ids) * height * width * 3 <= IN_MEMORY_BYTES:
@@ -96,8 +96,8 @@ def load(
 
 
 def _decoded(listing: Listing, rules: Rules, allowed: int | None) -> ArraySource:
-    images, good, skipped = _sift(listing, allowed, lambda data: decode(data, rules))
-    good_listing = _take(listing, good)
+    images, good, skipped = sift(listing, allowed, lambda data: decode(data, rules))
+    good_listing = take(listing, good)
     shape = _one_size(good_listing, [image.shape for image in images])
     pixels = np.empty((len(images), *shape), np.uint8)
     for row, image in enumerate(images):
@@ -107,13 +107,13 @@ def _decoded(listing: Listing, rules: Rules, allowed: int | None) -> ArraySource
 
 
 def _on_demand(listing: Listing, rules: Rules, allowed: int | None) -> EncodedSource:
-    heads, good, skipped = _sift(listing, allowed, lambda data: (header(data, rules), hashlib.sha256(data).hexdigest()))
-    good_listing = _take(listing, good)
+    heads, good, skipped = sift(listing, allowed, lambda data: (header(data, rules), hashlib.sha256(data).hexdigest()))
+    good_listing = take(listing, good)
     shape = _one_size(good_listing, [(h, w, 1 if grey else 3) for (h, w, grey), _ in heads])
     return EncodedSource(good_listing, rules, shape, [sha for _, sha in heads], skipped)
 
 
-def _sift(
+def sift(
     listing: Listing, allowed: int | None, look: Callable[[bytes], object]
 ) -> tuple[list, np.ndarray, list[tuple[str, str]]]:
     """Applies `look` to all images: its results, the indices it could read, `(id, why)` of the others.
@@ -178,7 +178,7 @@ def _one_size(listing: Listing, shapes: Sequence[tuple[int, ...]]) -> tuple[int,
     return height, width, max(shape[2] for shape in shapes)
 
 
-def _take(listing: Listing, index: np.ndarray) -> Listing:
+def take(listing: Listing, index: np.ndarray) -> Listing:
     if len(index) == len(listing.ids):
         return listing
     return replace(

@@ -43,10 +43,7 @@ def listings(name: str, data_dir: str, splits: tuple[str, str]) -> list[Listing]
 
 
 def _listing(name: str, data_dir: str, split: str) -> Listing:
-    import tensorflow_datasets as tfds
-
-    # Skipping TFDS's own decoding keeps the check of every image's header before its body.
-    source = opened(name, data_dir, split, {"image": tfds.decode.SkipDecoding()})
+    source = open_split(name, data_dir, split, {"image": still_encoded()})
     features = source.dataset_info.features
     names = list(features.keys()) if hasattr(features, "keys") else []
     label: Any = features["label"] if "label" in names else None
@@ -71,7 +68,14 @@ def _listing(name: str, data_dir: str, split: str) -> Listing:
     return Listing(f"tfds:{name}:{split}", tuple(label.names), ids, labels, [row[3] for row in rows])
 
 
-def opened(name: str, data_dir: str, split: str, decoders: dict[str, Any] | None = None) -> Any:
+def still_encoded() -> Any:
+    """Leaves an image as it was encoded: its header is checked before its body."""
+    import tensorflow_datasets as tfds
+
+    return tfds.decode.SkipDecoding()
+
+
+def open_split(name: str, data_dir: str, split: str, decoders: dict[str, Any] | None = None) -> Any:
     """A split's records by index, in the order of the disk; see `listings` for names and errors."""
     import tensorflow_datasets as tfds
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jkd.data.delimited import LABEL, TEXT
 from jkd.data.texts import Row
-from jkd.data.tfds import opened
+from jkd.data.tfds import open_split
 from jkd.errors import UserError, some
 
 
@@ -16,7 +16,7 @@ def has_texts(name: str, data_dir: str, split: str) -> bool:
     Raises:
       UserError: no such set or split, or a file format without random access.
     """
-    features = _features(opened(name, data_dir, split))
+    features = _features(open_split(name, data_dir, split))
     return "image" not in features and bool(_texts(features))
 
 
@@ -39,7 +39,7 @@ def rows(
     Raises:
       UserError: no such set or split, a file format without random access, other features, or bytes that are no UTF-8.
     """
-    source = opened(name, data_dir, split)
+    source = open_split(name, data_dir, split)
     features = _features(source)
     labels = [key for key, feature in features.items() if hasattr(feature, "names")]
     text = _pick(text, _texts(features), TEXT, "text", name, features)

@@ -10,7 +10,7 @@ from jkd.methods import METHODS
 OBJECTIVE_OPTIONS = {"detach"}  # for the objective, not for the function
 INPUTS = {
     *("student_logits", "teacher_logits", "label_target", "labelled", "joined", "mix"),
-    *("student_feature", "teacher_feature", "student_projection", "teacher_projection"),
+    *("student_feature", "teacher_feature", "student_projection", "teacher_projection", "mask"),
 }
 
 
