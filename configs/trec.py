@@ -69,5 +69,3 @@ def few(config: ConfigDict) -> None:
 
 def fine(config: ConfigDict) -> None:
     config.data.source = "trec:fine"
-
-
