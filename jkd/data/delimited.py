@@ -23,8 +23,8 @@ class Form:
       text: the column's name, or its position counted from 0; empty = one that is called `text`, `sentence`,
         `question`, `review`, `description` or `content`, or the first of two columns without a header.
       label: likewise; empty = `label`, `class`, `category`, `target`, `sentiment` or `label_coarse`, or the second.
-      header: whether the first row names the columns: `yes`, `no`, or `auto`: it does if it holds the names that were
-        given, or, where none were, one of those above for the label.
+      header: whether the first row names the columns: `yes`, `no`, or `auto`: it does if both columns are found by their
+        names; where one is given by position, if the other is; where both are, if one has a usual name.
       delimiter: one character.
       quotes: whether texts may stand in `"`: `yes`, `no`, or `auto`: unless the delimiter is a tab.
     """
@@ -89,20 +89,27 @@ def _columns(first: Sequence[str], form: Form, where: str) -> tuple[bool, int, i
     """Whether the first row is a header, and the positions of text and label."""
     names = [cell.strip().lower() for cell in first]
     text, label = (_named(names, wanted, known) for wanted, known in ((form.text, TEXT), (form.label, LABEL)))
-    header = form.header == "yes" or (form.header == "auto" and label is not None and not _is_number(first[label]))
-    if header and len(names) > 1 and form.header == "auto" and form.text and text is None:
-        header = _is_number(form.text)  # a label's name alone does not make a header of a row
+    header = form.header == "yes" or (form.header == "auto" and _is_header(names, text, label, form))
     if not header:
         text = label = None
         if not form.text and not form.label and len(first) == 2:
             return False, 0, 1
     positions = [
-        at if at is not None else _position(wanted, first, what, header, where)
+        at if at is not None else _position(wanted, first, what, where)
         for at, wanted, what in ((text, form.text, "text"), (label, form.label, "label"))
     ]
     if positions[0] == positions[1]:
         raise UserError(f"{where}: data.text and data.label are the same column, {positions[0]}.")
     return header, positions[0], positions[1]
+
+
+def _is_header(names: Sequence[str], text: int | None, label: int | None, form: Form) -> bool:
+    """Whether a first row names what was asked for: both columns, or, where positions were given, by a usual name."""
+    by_place = [_is_number(form.text), _is_number(form.label)]
+    if all(by_place):
+        cells = [names[int(at)] if int(at) < len(names) else "" for at in (form.text, form.label)]
+        return cells[0] in TEXT or cells[1] in LABEL
+    return all(at is not None or placed for at, placed in zip((text, label), by_place, strict=True))
 
 
 def _named(names: Sequence[str], wanted: str, known: Sequence[str]) -> int | None:
@@ -113,7 +120,7 @@ def _named(names: Sequence[str], wanted: str, known: Sequence[str]) -> int | Non
     return None
 
 
-def _position(wanted: str, first: Sequence[str], what: str, header: bool, where: str) -> int:
+def _position(wanted: str, first: Sequence[str], what: str, where: str) -> int:
     if _is_number(wanted) and int(wanted) < len(first):
         return int(wanted)
     shown = some([cell[:40] for cell in first], 8)
@@ -125,8 +132,8 @@ def _position(wanted: str, first: Sequence[str], what: str, header: bool, where:
         raise UserError(
             f"{where}: which column is the {what}? Name it by data.{what}, or by its position from 0: {shown}."
         )
-    hint = did_you_mean(wanted, [cell[:40] for cell in first]) if header else f" The first row is: {shown}."
-    raise UserError(f"{where}: there is no column '{wanted}' (data.{what}), or its name is there twice.{hint}")
+    hint = did_you_mean(wanted, [cell[:40] for cell in first])
+    raise UserError(f"{where}: no column, or more than one, is named '{wanted}' (data.{what}) in the first row.{hint}")
 
 
 def _is_number(text: str) -> bool:

@@ -49,7 +49,7 @@ def lines_of(data: bytes, where: str, encoding: str = "utf-8", errors: str = "st
 def decoder_of(encoding: str, errors: str) -> codecs.IncrementalDecoder:
     """An incremental decoder; `UserError` for what is no text encoding."""
     try:
-        b"".decode(encoding)  # refuses codecs between bytes, such as hex and zip
+        " ".encode(encoding)  # refuses codecs between bytes, such as hex and zip
         return codecs.getincrementaldecoder(encoding)(errors)
     except (LookupError, TypeError, ValueError):
         hint = did_you_mean(encoding, ENCODINGS)
@@ -84,7 +84,7 @@ def _line(text: str) -> str:
 
 
 def _decoded(chunks: Iterator[bytes], decoder: codecs.IncrementalDecoder, where: str, encoding: str) -> Iterator[str]:
-    lines, passed = 1, 0  # of what was decoded and handed out
+    lines, passed, begun = 1, 0, False  # of what was decoded and handed out
     for chunk in itertools.chain(chunks, [b""]):
         waiting = len(decoder.getstate()[0])  # bytes of a character that the last chunk cut
         try:
@@ -96,6 +96,7 @@ def _decoded(chunks: Iterator[bytes], decoder: codecs.IncrementalDecoder, where:
                 f"{where}: line {line}, byte {passed - waiting + start} (from 0) is no {encoding}: 0x{bad.hex()}. "
                 "Name the right data.encoding, or set data.errors='replace'."
             ) from None
-        yield text.removeprefix("\ufeff") if not passed else text
+        yield text if begun else text.removeprefix("\ufeff")
+        begun = begun or bool(text)
         lines += text.count("\n")
         passed += len(chunk)

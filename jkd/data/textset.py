@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from jkd.data import delimited, jsonlines, trec
 from jkd.data.folder import existing
@@ -54,7 +55,7 @@ INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
 LAYOUT = "Expected <split>.tsv, .csv, .jsonl or .txt (TREC's form), such as train.tsv."
 
 
-def load(settings: Mapping[str, Any]) -> tuple[TextSource, TextSource]:
+def load(settings: Mapping[str, Any] | ConfigDict) -> tuple[TextSource, TextSource]:
     """Training and test source.
 
     - Files: `PATH/<split>` as it is named, or with `.tsv`, `.csv`, `.jsonl` or `.txt`. Ids are `<split>/<row>`, rows
@@ -75,6 +76,8 @@ def load(settings: Mapping[str, Any]) -> tuple[TextSource, TextSource]:
     for key, known in CHOICES.items():
         if given[key] not in known:
             raise UserError(f"data.{key}: expected one of {', '.join(known)}, got '{given[key]}'.")
+    if given["max_chars"] < 1:
+        raise UserError(f"data.max_chars: expected at least 1, got {given['max_chars']}.")
     kind, _, rest = str(given["source"]).partition(":")
     names: Sequence[str] = given["classes"]
     if kind == "tfds" and rest:

@@ -79,12 +79,12 @@ class Tokenizer:
             row[: len(ids)] = ids
         return table
 
-    def strings(self, ids: Iterable[int]) -> list[str]:
+    def strings(self, ids: Iterable[int] | Integer[np.ndarray, " n"]) -> list[str]:
         """The token of each id, such as `##ing`; `[UNK]`'s for an id that there is not."""
         unknown = self._inner.id_to_token(self.unk_id)
         return [self._inner.id_to_token(int(number)) or unknown for number in ids]
 
-    def text(self, ids: Iterable[int]) -> str:
+    def text(self, ids: Iterable[int] | Integer[np.ndarray, " n"]) -> str:
         """Readable text, special tokens left out."""
         return self._inner.decode([int(number) for number in ids if int(number) not in self.special])
 

@@ -2,7 +2,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jkd.data import lines
@@ -10,6 +10,7 @@ from jkd.data.lines import lines_of, read_lines
 from jkd.errors import UserError
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs",)))),
     st.sampled_from(["\n", "\r\n"]),
@@ -27,7 +28,6 @@ def test_a_character_cut_by_a_chunk_is_whole_again(monkeypatch: pytest.MonkeyPat
         assert list(lines_of("\ufeffäé\r\n€𝄞\nx".encode(), "x")) == ["äé", "€𝄞", "x"]
 
 
-@pytest.mark.fault(25)
 def test_bytes_that_do_not_decode_are_named_by_line_and_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     data = "ä\nbö\nc".encode() + b"\xff" + b"d\n" + "ü".encode()[:1]
     for size in (1, 2, 3, 100):
@@ -39,7 +39,6 @@ def test_bytes_that_do_not_decode_are_named_by_line_and_byte(monkeypatch: pytest
         assert list(lines_of(data, "t.csv", errors="replace")) == ["ä", "bö", "c\ufffdd", "\ufffd"]
 
 
-@pytest.mark.fault(24)
 def test_a_line_without_end_is_refused_before_all_of_it_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "LINE", 100)
     monkeypatch.setattr(lines, "CHUNK", 32)

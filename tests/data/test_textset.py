@@ -130,7 +130,6 @@ def test_a_limit_keeps_a_part_of_a_larger_one_and_the_test_split(tmp_path: Path)
     assert len(opened(tmp_path, test_limit=1)[1]) == 1
 
 
-@pytest.mark.fault(24)
 def test_ten_megabytes_in_one_line_are_cut_and_counted(tmp_path: Path) -> None:
     huge = "<script>\x1b[31m " * 700_000
     write(tmp_path, train__csv=csv_of([*PAIRS, (huge, "bad")]), test__csv=csv_of([("x", "good")]))
@@ -139,13 +138,13 @@ def test_ten_megabytes_in_one_line_are_cut_and_counted(tmp_path: Path) -> None:
     assert max(map(len, train.texts(np.arange(len(train))))) <= DEFAULTS["max_chars"]
 
 
-@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     ("differs", "message"),
     [
         ({"source": "trek"}, r"data\.source: expected texts.*Did you mean 'trec'"),
         ({"source": "tfds:"}, r"data\.source: expected"),
         ({"overlap": "remove"}, r"data\.overlap: expected one of drop, keep, refuse, got 'remove'"),
+        ({"max_chars": 0}, r"data\.max_chars: expected at least 1, got 0"),
         ({"train": "test"}, r"data\.train and data\.test are both 'test'"),
         ({"train": "tarin"}, r"no split 'tarin'.*Found: test\.csv, train\.csv"),
         ({"path": "nowhere"}, r"there is no nowhere"),
@@ -173,7 +172,6 @@ def test_refusals_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load(where)
 
 
-@pytest.mark.fault(25)
 def test_too_many_classes_are_a_wrong_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jkd.data.textset.CLASSES", 10)
     write(tmp_path, all__csv=csv_of([(f"t {i}", f"x{i}") for i in range(20)]))
