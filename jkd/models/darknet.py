@@ -1,7 +1,7 @@
 """What a Darknet cfg describes: its layers as frozen dataclasses, and the shapes that follow from them.
 
-Nothing here reads files or allocates arrays. `shapes` checks a whole network, so that one that is impossible or absurdly
-large is refused before anything is made of it. Sources of routes and shortcuts are absolute layer indices.
+Nothing here reads files or allocates arrays. `shapes` checks a whole network, so that one that is impossible or
+absurdly large is refused before anything is made of it. Sources of routes and shortcuts are absolute layer indices.
 """
 
 import dataclasses
@@ -273,7 +273,9 @@ def _convolution(layer: Convolutional, before: Shape, refuse: Callable[[str], No
     if not 0 <= layer.padding <= layer.size:
         refuse(f"padding={layer.padding}: expected 0 to its size, {layer.size}.")
     if layer.groups < 1 or before[2] % layer.groups or layer.filters % layer.groups:
-        refuse(f"groups={layer.groups} does not divide both its {before[2]} input channels and {layer.filters} filters.")
+        refuse(
+            f"groups={layer.groups} does not divide both its {before[2]} input channels and {layer.filters} filters."
+        )
     _check_activation(layer.activation, refuse)
     reach, padding = layer.dilation * (layer.size - 1) + 1, 2 * layer.padding * layer.dilation
     height, width = (_steps(side + padding, reach, layer.stride, before, refuse) for side in before[:2])
@@ -294,8 +296,8 @@ def _head(cfg: Cfg, layer: YoloHead, index: int, before: Shape, refuse: Callable
     expected = len(layer.mask) * (5 + layer.classes)
     if before[2] != expected:
         refuse(
-            f"{len(layer.mask)} anchors and {layer.classes} classes need {expected} input channels, but layer {index - 1} "
-            f"has {before[2]}. Set its filters, or mask and classes here."
+            f"{len(layer.mask)} anchors and {layer.classes} classes need {expected} input channels, but layer "
+            f"{index - 1} has {before[2]}. Set its filters, or mask and classes here."
         )
     return before
 

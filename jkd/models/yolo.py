@@ -1,4 +1,7 @@
-"""YOLOv3 and YOLOv4 (Redmon and Farhadi 2018, arXiv:1804.02767; Bochkovskiy et al. 2020, arXiv:2004.10934) from a cfg."""
+"""YOLO as a Darknet cfg has it: any network of the families of YOLOv3 and YOLOv4.
+
+YOLOv3: Redmon and Farhadi 2018, arXiv:1804.02767. YOLOv4: Bochkovskiy et al. 2020, arXiv:2004.10934.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from jkd.errors import UserError
 from jkd.models.darknet import (
@@ -24,8 +27,10 @@ from jkd.models.darknet import (
     shapes,
 )
 from jkd.models.depthwise import depthwise
-from jkd.models.layers import FEW_CHANNELS, batch_norm, dropout, max_pool_2x2
+from jkd.models.layers import FEW_CHANNELS, max_pool_2x2
+from jkd.models.norm import BatchNorm
 
+EPSILON = 1e-6  # of the BatchNorm in which the published weights were read and measured; later Darknets add 1e-5
 OBJECTNESS = 0.01  # at the start: most cells have no object, and their loss should not drown that of the others
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -48,8 +53,9 @@ class Yolo(nn.Module):
     BatchNorm) and `norm{i}`. Kernels start He-normal (fan in); those right before a head normal with deviation 0.01,
     biases there at zero but for objectness, which starts at a probability of 0.01.
 
-    BatchNorm has Darknet's epsilon, 1e-5, and running share, 0.9 (its CPU code; cuDNN's is 0.99), but takes the biased
-    variance of the batch, where Darknet divides by one less than the number of values.
+    BatchNorm has Darknet's epsilon, 1e-6 (its later releases: 1e-5, with which boxes differ in the second decimal),
+    and running share, 0.9 (its CPU code; cuDNN's is 0.99), but takes the biased variance of the batch, where Darknet
+    divides by one less than the number of values.
 
     Taps: `neck{n}` `[B, h, w, c]`, the map that enters the last convolution of head n; `head{n}`, its raw output.
 
@@ -68,7 +74,7 @@ class Yolo(nn.Module):
     @nn.compact
     def __call__(
         self, images: Float[Array, "b h w c"], train: bool = False, keys: Key[Array, " b"] | None = None
-    ) -> tuple[tuple[Float[Array, "b h w a k"], ...], dict[str, Float[Array, "b ..."]]]:
+    ) -> tuple[tuple[Float[Array, "b _ _ _ _"], ...], dict[str, Float[Array, "b ..."]]]:
         """Returns raw heads, float32 `[B, h, w, A, 5 + C]` (tx, ty, tw, th, objectness, classes), and the taps.
 
         Args:
@@ -80,8 +86,8 @@ class Yolo(nn.Module):
           UserError: images of a size or number of channels for which the network makes no sense.
         """
         _check_images(self.cfg, images)
-        x, found = images.astype(self.dtype), []
-        heads, taps = [], {}
+        x, found, heads, taps = images.astype(self.dtype), list[Array](), list[Array](), dict[str, Array]()
+        kept = self._kept(images, keys) if train and self.dropout else {}
         for index, layer in enumerate(self.cfg.layers):
             if isinstance(layer, YoloHead):
                 number = len(heads)
@@ -90,13 +96,34 @@ class Yolo(nn.Module):
                 taps[f"neck{number}"] = found[index - 2] if index > 1 else images
                 taps[f"head{number}"] = rows
             else:
-                x = _apply(self, index, layer, x, found, train, keys)
+                x = _apply(self, index, layer, x, found, train, kept.get(index))
             found.append(x)
         return tuple(heads), taps
 
+    def _kept(
+        self, images: Float[Array, "b h w c"], keys: Key[Array, " b"] | None
+    ) -> dict[int, Bool[Array, "b _ _ _"]]:
+        """Which units each dropout layer keeps. All of a sample's in one draw: a draw each takes long to compile."""
+        drops = {i: layer.probability for i, layer in enumerate(self.cfg.layers) if isinstance(layer, Dropout)}
+        drops = {index: rate for index, rate in drops.items() if rate > 0}
+        if not drops:
+            return {}
+        if keys is None:
+            raise ValueError("this cfg's dropout needs one key per sample in training: pass keys=sample_keys(...)")
+        found = shapes(self.cfg.at_size(*images.shape[1:3]))
+        total = sum(math.prod(found[index]) for index in drops)
+        words = jax.vmap(lambda key: jax.random.bits(key, (total,), jnp.uint16))(keys)
+        kept, at = {}, 0
+        for index, rate in drops.items():
+            end = at + math.prod(found[index])
+            # The least word that keeps; a share is exact to 1 in 65,536.
+            kept[index] = (words[:, at:end] >= round(rate * 2**16)).reshape(-1, *found[index])
+            at = end
+        return kept
+
 
 class _Conv(nn.Module):
-    """Convolution with zero padding, and a bias where `anchors` (of a head) or no norm follows."""
+    """Convolution with zero padding, and a bias where no norm follows."""
 
     layer: Convolutional
     head: YoloHead | None
@@ -182,15 +209,15 @@ def upsample(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h2 w2 c
 
 
 def _apply(
-    model: Yolo, index: int, layer: Layer, x: Array, found: list[Array], train: bool, keys: Key[Array, " b"] | None
+    model: Yolo, index: int, layer: Layer, x: Array, found: list[Array], train: bool, kept: Array | None
 ) -> Array:
-    """Output of a layer from that of the one before, `x`, and those of all before, `found`."""
+    """Output of a layer from that of the one before, `x`, those of all before, `found`, and what dropout keeps."""
     if isinstance(layer, Convolutional):
         after = model.cfg.layers[index + 1 : index + 2]
         head = after[0] if after and isinstance(after[0], YoloHead) else None
         x = _Conv(layer, head, model.dtype, name=f"conv{index}")(x)
         if layer.batch_normalize:
-            x = batch_norm(x, f"norm{index}", train, model.axis)
+            x = BatchNorm(EPSILON, axis=model.axis, name=f"norm{index}")(x, train)
         return ACTIVATIONS[layer.activation](x)
     if isinstance(layer, Shortcut):
         for source in layer.sources:
@@ -206,7 +233,9 @@ def _apply(
     if isinstance(layer, AvgPool):
         return x.mean((1, 2), keepdims=True)
     assert isinstance(layer, Dropout)
-    return dropout(x, layer.probability if train and model.dropout else 0.0, keys, index)
+    if kept is None:
+        return x
+    return jnp.where(kept, x / jnp.asarray(1 - layer.probability, x.dtype), jnp.zeros((), x.dtype))
 
 
 def _add(x: Float[Array, "b h w c"], other: Float[Array, "b h w d"]) -> Float[Array, "b h w c"]:
@@ -247,6 +276,6 @@ def _check_images(cfg: Cfg, images: Float[Array, "b h w c"]) -> None:
             shapes(cfg.at_size(height, width))
         except UserError as error:
             raise UserError(
-                f"model: this yolo is for images of {cfg.net.height}x{cfg.net.width}, and those of {height}x{width} do not "
-                f"fit: {error} Set the image size to a multiple of its largest stride, usually 32."
+                f"model: this yolo is for images of {cfg.net.height}x{cfg.net.width}, and those of {height}x{width} do "
+                f"not fit: {error} Set the image size to a multiple of its largest stride, usually 32."
             ) from None

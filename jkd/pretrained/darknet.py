@@ -58,7 +58,9 @@ def load(path: str | Path) -> Cfg:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}). Check its permissions.") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not text: expected a Darknet .cfg. Weights go to the setting for weights.") from None
+        raise UserError(
+            f"{path} is not text: expected a Darknet .cfg. Weights go to the setting for weights."
+        ) from None
     return parse(text, str(path))
 
 
@@ -192,7 +194,9 @@ class _Section:
         for key in keys:
             value = self.options.pop(key, "0")
             if value not in ("0", "none"):
-                raise self.refuse(f"{key}={value[:40]}: Darknet has this, jkd does not. Expected {key}=0 or no such line.")
+                raise self.refuse(
+                    f"{key}={value[:40]}: Darknet has this, jkd does not. Expected {key}=0 or no such line."
+                )
 
     def finish(self) -> None:
         for key in self.options:
@@ -247,7 +251,9 @@ def _convolutional(section: _Section, index: int) -> Convolutional:
     if {section.integer("stride_x", stride), section.integer("stride_y", stride)} != {stride}:
         raise section.refuse("stride_x and stride_y differ from stride: expected one stride.")
     section.off("binary", "xnor", "bin_output", "flipped", "dot", "antialiasing", "deform", "sway", "rotate", "stretch")
-    section.off("stretch_sway", "assisted_excitation", "share_index", "dontload", "dontloadscales", "coordconv", "angle", "cbn")
+    section.off(
+        "stretch_sway", "assisted_excitation", "share_index", "dontload", "dontloadscales", "coordconv", "angle", "cbn"
+    )
     padding = section.integer("padding", 0)
     return Convolutional(
         filters=section.integer("filters", 1),

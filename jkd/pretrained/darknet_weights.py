@@ -2,8 +2,8 @@
 
 A header (major, minor, revision: int32; images seen: uint64 from version 0.2 on, uint32 before) is followed by float32,
 layer after layer: of a convolution its biases, with BatchNorm scales, running means and variances, and its kernel as
-`[O, I / groups, k, k]`, which in jkd is `[k, k, I / groups, O]`. All little-endian. With BatchNorm, Darknet's biases are
-those of the norm.
+`[O, I / groups, k, k]`, which in jkd is `[k, k, I / groups, O]`. All little-endian. With BatchNorm, Darknet's biases
+are those of the norm.
 """
 
 import struct
@@ -125,8 +125,8 @@ def _header(start: bytes, path: Path) -> tuple[Header, int]:
     major, minor, revision = struct.unpack("<iii", start[:12])
     if not 0 <= major < 1000 or not 0 <= minor < 1000:
         raise UserError(
-            f"{path}: version {major}.{minor} in its header, expected 0.1 to 999.999. It is not Darknet .weights, or of a "
-            "Darknet that stored matrices transposed."
+            f"{path}: version {major}.{minor} in its header, expected 0.1 to 999.999. It is not Darknet .weights, or "
+            "of a Darknet that stored matrices transposed."
         )
     header = Header(major, minor, revision)
     length = struct.calcsize(header.layout)
@@ -141,7 +141,9 @@ def _check_length(path: Path, size: int, start: int, blocks: list[_Block]) -> No
         return
     counts = f"{path} holds {there:,} numbers, but its cfg needs {needed:,}"
     if (size - start) % 4:
-        counts = f"{path} holds {there:,} numbers and {(size - start) % 4} bytes more, but its cfg needs {needed:,} numbers"
+        counts = (
+            f"{path} holds {there:,} numbers and {(size - start) % 4} bytes more, but its cfg needs {needed:,} numbers"
+        )
     if there >= needed:
         last = f"{there - needed:,} numbers are left after layer {blocks[-1].layer}, the last" if there > needed else ""
         raise UserError(f"{counts}{last and '; ' + last}. Check that the two belong together.")
