@@ -88,7 +88,10 @@ def _outputs(session: Session, teacher: Teacher, index: np.ndarray) -> tuple[np.
 
 
 def _files(settings: ConfigDict) -> list[str]:
-    return [*sorted(settings.files.values()), *([str(taxonomy.located(settings.taxonomy))] if settings.taxonomy else [])]
+    return [
+        *sorted(settings.files.values()),
+        *([str(taxonomy.located(settings.taxonomy))] if settings.taxonomy else []),
+    ]
 
 
 def _views(session: Session, split: Split) -> dict[str, Any]:

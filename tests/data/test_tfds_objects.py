@@ -80,7 +80,7 @@ def test_a_set_of_other_features_is_refused(data_dir, tmp_path):
             yield 0, {"image": Image.new("RGB", (4, 4))}
 
     JkdNoBoxes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
-    with pytest.raises(UserError, match="expected the features 'image' and 'objects'.*found: image"):
+    with pytest.raises(UserError, match=r"expected the features 'image' and 'objects'.*found: image"):
         load(dict(source="tfds:jkd_no_boxes", path=str(tmp_path), image_size=20))
-    with pytest.raises(UserError, match="data.source 'tfds:nonesuch'"):
+    with pytest.raises(UserError, match=r"data.source 'tfds:nonesuch'"):
         load(_settings(data_dir, source="tfds:nonesuch"))
