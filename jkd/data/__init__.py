@@ -4,7 +4,8 @@ A `Source` gives labelled images of one size in a stable order with stable ids a
 digits, image folders and tars, npz, TFDS. `open_dataset` makes a training and a test source from
 `config.data`; `make_split` draws what one replicate trains on (pool, visible labels, noise, validation);
 `batches` streams it, a pure function of the step; `normalize` and `augment` run inside jit, one key per
-sample. Pillow and TFDS are only imported by a source that needs them.
+sample. Images with objects are `ObjectSource`s (`jkd.data.object_sets`: VOC, COCO, YOLO text, TFDS, rendered shapes),
+augmented with their boxes by `augment_boxes`. Pillow and TFDS are only imported by a source that needs them.
 """
 
 from jkd.data.augment import augment, normalize
