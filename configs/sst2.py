@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.name = "sst2"
     config.seeds = (0, 1, 2)
     config.data.update(source="texts", path="../shared/data", train="sst2_phrases/train.tsv", test="sst2/test.tsv")
-    config.data.update(max_length=64, buckets=(16, 32), classes=("0", "1"), val=0.02)
+    config.data.update(max_length=48, buckets=(32,), classes=("0", "1"), val=0.02)
     config.graph.update(views=("teacher", "lexical"), diagnosis="holdout")
     config.teacher.update(model="bert", dropout=0.1, pooling="mean")
     # A fifth of the teacher: word vectors of 64 coordinates, since a table of 30,522 words of full width would alone be
