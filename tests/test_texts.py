@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -67,7 +68,7 @@ EVERYTHING = {"kd": 0.5, "hidden": 0.1, "embedding_layer": 0.1, "attention": 0.1
 def done(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     students = {
         "tokens": {"objective": EVERYTHING, "train": {"augment": {"mask": 0.1, "drop": 0.1}}},
-        "graph": {
+        "lexical": {
             "objective": {"joined_beliefs": 0.9, "projection": 0.1},
             "graph": {"edges": "real"},
             "model": "fasttext",
@@ -82,7 +83,7 @@ def done(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, d
 
 def test_a_users_own_csv_needs_its_columns_named_and_nothing_else(done: tuple[Path, dict[str, Any]]):
     workdir, summary = done
-    assert set(summary["students"]) == {"tokens", "graph"}
+    assert set(summary["students"]) == {"tokens", "lexical"}
     manifest = files.read_json(workdir / "manifest.json")
     assert manifest["data"]["classes"] == sorted(WORDS)
     counts = {
@@ -124,7 +125,7 @@ def test_a_student_cut_out_of_its_teacher_starts_there(table: Path):
     old, new = session.module(config.teacher), session.module(config.students.cut)
     inputs = session.inputs_of(config.teacher)
     assert session.inputs_of(config.students.cut) is inputs
-    one, two = (module.init(random.key("init", 0), inputs.example(1)) for module in (old, new))
+    one, two = (module.init(random.key("init", 0), jnp.asarray(inputs.example(1))) for module in (old, new))
     start = networks.start_of(config.students.cut, new, (old, one))
     assert start is not None
     words = np.asarray(start(two, None)["params"]["word"]["embedding"])

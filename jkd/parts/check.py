@@ -10,7 +10,7 @@ from jkd.build import Apply, Session
 from jkd.data import make_split
 from jkd.data.inputs import shape_of
 from jkd.errors import UserError, did_you_mean
-from jkd.graph import taxonomy
+from jkd.graph import taxonomy, views
 from jkd.objective import Term
 
 Taps = dict[str, jax.ShapeDtypeStruct]
@@ -38,6 +38,9 @@ def check(session: Session) -> None:
             f"data.val: {config.data.val:g} of {len(session.dataset.train)} training samples is none, but "
             "graph.diagnosis = 'holdout' needs some. Raise it."
         )
+    for view in config.graph.views:
+        if view in views.OF_SAMPLES:
+            views.check_view(view, session.dataset.train)
     for view, path in config.graph.files.items():
         if not places.path_of(path).is_file():
             raise UserError(f"graph.files.{view}: there is no file {path}.")
