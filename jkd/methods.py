@@ -20,6 +20,7 @@ class Method:
       tap: the default of both; `*` stands for each layer that `layers` picks.
       regress: whether the student's tap is first mapped to the teacher's width by a learned linear map.
       tokens: whether it compares the tokens of texts.
+      objects: whether it reads the heads or boxes of a detector.
       edges: what it takes from the graph: `beliefs` (joined ones, so a student needs edges), `features` (the feature
         join, which without edges gathers nothing), or nothing.
       distance: whether it is 0 where student and teacher agree; not where its target is another.
@@ -32,10 +33,22 @@ class Method:
     tap: str = "embedding"
     regress: bool = False
     tokens: bool = False
+    objects: bool = False
     edges: str = ""
     distance: bool = True
     paper: str = ""
 
+
+# Options of terms that train on boxes; see `jkd.losses.yolo.yolo_loss`.
+BOXES: dict[str, Any] = {
+    "overlap": "ciou",
+    "ignore": 0.5,
+    "extra": 0.213,
+    "smoothing": 0.0,
+    "box_weight": 5.0,
+    "objectness_weight": 1.0,
+    "class_weight": 1.0,
+}
 
 METHODS: dict[str, Method] = {
     "cross_entropy": Method(
@@ -129,6 +142,20 @@ METHODS: dict[str, Method] = {
         tokens=True,
         tap="layer*/value",
         paper="MiniLMv2; Wang et al. 2021, arXiv 2012.15828",
+    ),
+    "yolo": Method(
+        "jkd.losses.yolo:detection",
+        BOXES,
+        objects=True,
+        distance=False,
+        paper="true boxes; Redmon & Farhadi 2018, arXiv 1804.02767; Bochkovskiy et al. 2020, arXiv 2004.10934",
+    ),
+    "pseudo_labels": Method(
+        "jkd.losses.yolo:pseudo_labels",
+        BOXES,
+        objects=True,
+        distance=False,
+        paper="the teacher's boxes where there are no true ones; Lee 2013",
     ),
     "sp": Method("jkd.losses.relations:sp", taps=True, paper="Tung & Mori 2019, arXiv 1907.09682"),
 }

@@ -101,6 +101,8 @@ class ObjectSource:
       object_boxes: of each training object, xyxy in pixels of the canvas, float32 `[O, 4]`.
     """
 
+    kind = "objects"
+
     def __init__(
         self,
         name: str,
@@ -124,7 +126,7 @@ class ObjectSource:
         self.name = name
         self.classes = tuple(classes)
         self.labels = np.asarray([-1 if found is None else 0 for found in annotations], np.int32)
-        self.shape: tuple[int, int, int] = (*canvas.size, 3)
+        self.shape: tuple[int, ...] = (*canvas.size, 3)
         self.skipped = tuple(skipped)
         self.in_memory = pixels is not None
         self.canvas = canvas
@@ -203,8 +205,10 @@ class ObjectSource:
         """Everything annotated in one image, crowds and difficult objects among it, in its own pixels."""
         found = self._annotations[int(index)]
         classes = found.classes.astype(np.int32)
-        size = self._placements[int(index)].image
-        return Truth(size, found.boxes.astype(np.float64), classes, found.crowd, found.difficult, found.area)
+        size, boxes = self._placements[int(index)].image, found.boxes.astype(np.float64)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        area = np.where(np.isfinite(found.area), found.area, sides[:, 0] * sides[:, 1])
+        return Truth(size, boxes, classes, found.crowd, found.difficult, area)
 
     def placement(self, index: int) -> Placement:
         """How one image lies on its canvas."""
