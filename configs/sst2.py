@@ -23,30 +23,33 @@ def get_config(arg: str = "") -> ConfigDict:
     config = base.default()
     config.name = "sst2"
     config.seeds = (0, 1, 2)
-    config.data.update(source="texts", train="sst2_phrases/train.tsv", test="sst2/test.tsv", path="../shared/data")
-    config.data.update(max_length=64, buckets=(16, 32), classes=("0", "1"), val=0.02)
+    config.data.update(source="texts", path="../shared/data", train="sst2_phrases/train.tsv", test="sst2/test.tsv")
+    config.data.update(max_length=48, buckets=(32,), classes=("0", "1"), val=0.02)
     config.graph.update(views=("teacher", "lexical"), diagnosis="holdout")
-    config.teacher.update(model="bert", width=128, depth=3, dropout=0.1)
-    config.teacher.train.update(steps=0, epochs=2, batch=64, log_every=100)
-    config.teacher.train.optimizer.update(name="adamw", learning_rate=5e-5, warmup=0.1, schedule="linear", clip=1.0)
-    # Word vectors of 64 coordinates: a table of 30,522 words of full width would alone be half of the teacher.
-    config.student.update(model="bert", width=192, depth=3, attention_heads=6, embedding_width=64, dropout=0.1)
-    config.student.train.update(steps=0, epochs=4, batch=64, log_every=100)
-    config.student.train.optimizer.update(name="adamw", learning_rate=5e-4, warmup=0.1, schedule="linear", clip=1.0)
+    config.teacher.update(model="bert", dropout=0.1, pooling="mean")
+    # A fifth of the teacher: word vectors of 64 coordinates, since a table of 30,522 words of full width would alone be
+    # half of it; three blocks of two thirds of the width.
+    config.student.update(model="bert", width=256, depth=3, attention_heads=8, embedding_width=64, dropout=0.1)
+    config.student.update(pooling="mean", init="teacher")
+    for network, rate, epochs in ((config.teacher, 5e-5, 2), (config.student, 3e-4, 3)):
+        network.train.update(steps=0, epochs=epochs, batch=64, log_every=100, checkpoint_every=0)
+        network.train.optimizer.update(name="adamw", learning_rate=rate, warmup=0.1, schedule="linear", clip=1.0)
     labels = {"cross_entropy": 0.1}
     kd = labels | {"kd": {"weight": 0.9, "temperature": 2.0}}
     joined = labels | {"joined_beliefs": 0.9}
-    relations = {term: {"weight": 1.0, "layers": "final", "heads": 12} for term in RELATIONS}
+    relations = {term: {"weight": 1.0, "layers": "final", "heads": 8} for term in RELATIONS}
+    light = {"init": "", "objective": kd, "train": {"optimizer": {"learning_rate": 2e-3}}}
     config.students = {
         "cross_entropy": {"objective": {"cross_entropy": 1.0}, "sampling": {"of": "labelled"}},
         "kd": {"objective": kd},
+        "kd_from_scratch": {"objective": kd, "init": ""},
         "label_smoothing": {"objective": labels | {"label_smoothing": {"weight": 0.9, "smoothing": 0.2}}},
         "tinybert": {"objective": kd | {"hidden": 1.0, "attention": 1.0}},
         "minilmv2": {"objective": kd | relations},
         "random_edges": {"objective": joined, "graph": {"edges": "random", "gate": False}},
         "knowledge_graph": {"objective": joined | {"projection": 0.1}, "graph": {"edges": "real"}},
-        "bigru": {"model": "bigru", "width": 128, "depth": 1, "embedding_width": 64, "objective": kd},
-        "fasttext": {"model": "fasttext", "width": 28, "objective": kd},
+        "bigru": light | {"model": "bigru", "width": 128, "depth": 1, "pooling": "max"},
+        "fasttext": light | {"model": "fasttext", "width": 28},
     }
     config.report.reference = "kd"
     return base.variant(config, arg, {"smoke": smoke, "sentences": sentences, "few": few})
@@ -67,5 +70,7 @@ def few(config: ConfigDict) -> None:
     sentences(config)
     config.seeds = (0,)
     config.replicates = 4
-    config.data.update(labels=40)
+    config.data.labels = 40
     config.graph.diagnosis = "folds"
+    config.teacher.train.update(steps=100, epochs=0, batch=32)
+    config.students["cross_entropy"]["train"] = {"steps": 200, "epochs": 0}

@@ -2,13 +2,16 @@
 
     jkd distill --config=configs/trec.py --workdir=runs/trec
 
-The questions ship with jkd; the 11 test questions that are training questions, too, are left out of training. Without
-anything else the teacher is a small transformer trained from scratch. With a BERT folder it is fine-tuned:
+The questions ship with jkd; the 11 test questions that are training questions, too, are left out of training. As it
+stands, the teacher is a small transformer trained from scratch. To fine-tune a BERT and cut the students out of it:
 
-    --config.teacher.init=PATH/all_minilm_l6_v2      (or hf:ORG/NAME@REVISION)
+    jkd distill --config=configs/trec.py:minilm --config.teacher.init=PATH/all_minilm_l6_v2 --workdir=runs/trec
 
-Variants, as in `configs/trec.py:few`, and combined as in `:minilm,few`:
+(or hf:ORG/NAME@REVISION). Pool, teacher and graph are made anew in each of 3 replicates.
+
+Variants, as in `configs/trec.py:minilm,few`:
   smoke    a few steps of everything
+  minilm   a BERT folder as the teacher, and students of a fifth of its size that start from its layers
   few      20 labels a class, the rest of the pool unlabelled; 4 replicates
   fine     the fifty fine classes, with the six coarse ones as concepts
 """
@@ -17,55 +20,69 @@ from ml_collections import ConfigDict
 
 from jkd import config as base
 
+RELATIONS = ("query_relations", "key_relations", "value_relations")  # of MiniLMv2
+
 
 def get_config(arg: str = "") -> ConfigDict:
     config = base.default()
     config.name = "trec"
-    config.seeds = (0, 1, 2)
-    config.data.update(source="trec", max_length=48, buckets=(16, 24, 32), val=0.1)
+    config.replicates = 3
+    config.data.update(source="trec", max_length=48, buckets=(24,), val=0.1)
     config.graph.update(views=("teacher", "lexical", "opening"), diagnosis="holdout")
     config.teacher.update(model="bert", width=128, depth=3, attention_heads=4, dropout=0.1)
-    config.teacher.train.update(steps=0, epochs=6, batch=32, log_every=50)
-    config.teacher.train.optimizer.update(name="adamw", learning_rate=5e-4, warmup=0.1, schedule="linear", clip=1.0)
     config.student.update(model="bert", width=96, depth=2, attention_heads=4, dropout=0.1)
-    config.student.train.update(steps=0, epochs=12, batch=32, log_every=50)
-    config.student.train.optimizer.update(name="adamw", learning_rate=1e-3, warmup=0.1, schedule="linear", clip=1.0)
+    for network, rate, epochs in ((config.teacher, 5e-4, 6), (config.student, 1e-3, 12)):
+        network.train.update(steps=0, epochs=epochs, batch=32, log_every=50, checkpoint_every=0)
+        network.train.optimizer.update(name="adamw", learning_rate=rate, warmup=0.1, schedule="linear", clip=1.0)
+    config.students = students(heads=8)
+    config.report.reference = "kd"
+    return base.variant(config, arg, {"smoke": smoke, "minilm": minilm, "few": few, "fine": fine})
+
+
+def students(heads: int) -> dict[str, dict[str, object]]:
+    """The rows of the table; `heads` are MiniLMv2's relation heads, a divisor of both widths."""
     labels = {"cross_entropy": 0.1}
-    joined = labels | {"joined_beliefs": 0.9}
     kd = labels | {"kd": {"weight": 0.9, "temperature": 2.0}}
-    config.students = {
+    joined = labels | {"joined_beliefs": 0.9}
+    relations = {term: {"weight": 1.0, "layers": "final", "heads": heads} for term in RELATIONS}
+    return {
         "cross_entropy": {"objective": {"cross_entropy": 1.0}, "sampling": {"of": "labelled"}},
         "kd": {"objective": kd},
         "label_smoothing": {"objective": labels | {"label_smoothing": {"weight": 0.9, "smoothing": 0.2}}},
         "tinybert": {"objective": kd | {"hidden": 1.0, "attention": 1.0}},
-        "minilmv2": {
-            "objective": kd | {term: {"weight": 1.0, "layers": "final", "heads": 8} for term in RELATIONS},
-        },
+        "minilmv2": {"objective": kd | relations},
         "random_edges": {"objective": joined, "graph": {"edges": "random", "gate": False}},
         "knowledge_graph": {"objective": joined | {"projection": 0.1}, "graph": {"edges": "real"}},
-        "bigru": {"model": "bigru", "width": 64, "depth": 1, "objective": kd},
-        "fasttext": {"model": "fasttext", "width": 28, "objective": kd},
+        "bigru": {"model": "bigru", "width": 64, "depth": 1, "init": "", "objective": kd},
+        "fasttext": {"model": "fasttext", "width": 28, "init": "", "objective": kd},
     }
-    config.report.reference = "kd"
-    return base.variant(config, arg, {"smoke": smoke, "few": few, "fine": fine})
-
-
-RELATIONS = ("query_relations", "key_relations", "value_relations")
 
 
 def smoke(config: ConfigDict) -> None:
-    config.seeds = (0,)
+    config.replicates = 1
     config.data.update(limit=400, test_limit=100)
     for network in (config.teacher, config.student):
         network.train.update(steps=20, epochs=0, log_every=10)
 
 
+def minilm(config: ConfigDict) -> None:
+    config.teacher.pooling = "mean"
+    config.teacher.train.optimizer.learning_rate = 1e-4
+    config.student.update(width=256, depth=3, attention_heads=8, embedding_width=64, pooling="mean", init="teacher")
+    config.student.train.optimizer.learning_rate = 3e-4
+    for name in ("bigru", "fasttext"):
+        config.students[name].update(pooling="max" if name == "bigru" else "auto", embedding_width=64)
+        config.students[name]["train"] = {"optimizer": {"learning_rate": 2e-3}}
+
+
 def few(config: ConfigDict) -> None:
-    config.seeds = (0,)
     config.replicates = 4
-    config.data.update(labels=120)
+    config.data.labels = 120
     config.graph.diagnosis = "folds"
+    config.teacher.train.update(steps=150, epochs=0)
+    config.students["cross_entropy"]["train"] = {"steps": 300, "epochs": 0}
 
 
 def fine(config: ConfigDict) -> None:
     config.data.source = "trec:fine"
+    config.graph.taxonomy = "trec"

@@ -114,6 +114,7 @@ def describe(config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None) -> 
                 "shape": list(dataset.shape),
                 "train": len(dataset.train),
                 "test": len(dataset.test),
+                "counts": {split.name: dict(split.counts) for split in (dataset.train, dataset.test) if split.counts},
                 "skipped": [list(pair) for pair in (*dataset.train.skipped, *dataset.test.skipped)],
             },
             "changes": [],

@@ -6,13 +6,17 @@
 
 Each prints how many runs gave the digests of the first: of every part's variables and of the chain of its training.
 `again` takes a config as it stands; the other two `configs/repeat.py`, with elastic reduction. `--cells` and `--times`
-pick an evenly spread sample. Flags that are not known here go to `jkd distill`. The exit code is 1 when any differs.
+pick an evenly spread sample. With `--jobs=N`, `topology` and `kill` make N runs at a time, each on two cores of its
+own. Flags that are not known here go to `jkd distill`. The exit code is 1 when any differs.
 """
 
 import argparse
+import concurrent.futures
+import functools
 import itertools
 import json
 import os
+import queue
 import shutil
 import signal
 import socket
@@ -20,11 +24,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICES, PROCESSES, WORKERS, CORES = (1, 2, 4, 8), (1, 2, 4), (0, 1, 4), (1, 2)
+Made = tuple[str, dict[str, str]]  # what a run is called, and its digests
 SHORT = "configs/repeat.py:short"
 STUDENT = "cnn/0"  # of configs/repeat.py: the one that is killed
 LIMIT = 900  # seconds a run may take
@@ -52,6 +57,7 @@ def main() -> int:
     parser.add_argument("--config", default="configs/repeat.py")
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--cells", type=int, default=54)
+    parser.add_argument("--jobs", type=int, default=1)
     options, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="jkd-repeat-") as folder:
         work = Path(folder)
@@ -64,7 +70,7 @@ def main() -> int:
             tried, alike = tried + 1, alike + (found == expected)
             if found != expected:
                 print(f"{label}: differs in {', '.join(sorted(k for k in expected if found.get(k) != expected[k]))}")
-            elif tried % 5 == 0:
+            else:
                 print(f"{label}: {alike} of {tried} so far", flush=True)
     print(f"{options.what}: {alike} of {tried} with the same digests")
     return int(alike < tried)
@@ -91,14 +97,15 @@ def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[
     started = time.monotonic()
     distill(shutil.copytree(base, work / "timed"), options.config, flags, environment=cache)
     took = time.monotonic() - started
-    for index, moment in enumerate([*range(1, steps + 1), *(None for _ in range(options.times))]):
-        place = shutil.copytree(base, work / "cut")
+
+    def cut(index: int, moment: int | None, cores: list[int]) -> tuple[str, dict[str, str]]:
+        place = shutil.copytree(base, work / f"cut{index}")
         if moment:
             label, code, wait = f"killed after step {moment}", KILL_AFTER.format(step=moment), LIMIT
         else:  # spread over the run, never at the same instant twice
             wait = took * (0.3 + 0.7 * (index * 0.6180339887 % 1))
             label, code = f"killed after {wait:.2f} s of {took:.2f}", ""
-        process = start(place, options.config, flags, code=code, environment=cache)
+        process = start(place, options.config, flags, cores, cache, code)
         try:
             process.wait(wait)
         except subprocess.TimeoutExpired:
@@ -107,16 +114,21 @@ def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[
         if moment and process.returncode != -signal.SIGKILL:
             sys.exit(f"{label}: it ended with {process.returncode} and was not killed")
         finished = (place / student / "result.json").exists()
-        distill(place, options.config, flags, environment=cache)
-        yield f"{label}{' (it had finished)' if finished else ''}", digests(place)
+        distill(place, options.config, flags, cores=cores, environment=cache)
+        found = digests(place)
         shutil.rmtree(place)
+        return f"{label}{' (it had finished)' if finished else ''}", found
+
+    moments = [*range(1, steps + 1), *(None for _ in range(options.times))]
+    yield from side_by_side([functools.partial(cut, *item) for item in enumerate(moments)], options.jobs)
 
 
 def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """R2: devices in all, dealt out to processes."""
     cells = [cell for cell in itertools.product(DEVICES, PROCESSES, WORKERS, CORES) if cell[0] >= cell[1]]
     apart = max(1, len(cells) // options.cells)
-    for cell in cells[2 * apart // 3 :: apart][: options.cells]:  # so that few hold each of the numbers
+
+    def run(cell: tuple[int, int, int, int], own: list[int]) -> tuple[str, dict[str, str]]:
         devices, processes, workers, cores = cell
         place = work / "-".join(map(str, cell))
         common = ["--replicate=0", f"--config.data.workers={workers}", *flags]  # no report
@@ -128,13 +140,47 @@ def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Itera
         # Loader workers have no say in what is compiled: each of the other three settings compiles its own once.
         host |= kept_programs(work / f"programs-{devices}-{processes}-{cores}")
         started = [
-            start(place, SHORT, [*common, *group, *([f"--process={index}"] if group else [])], cores, host)
+            start(place, SHORT, [*common, *group, *([f"--process={index}"] if group else [])], own[:cores], host)
             for index in range(processes)
         ]
         for process in started:
             check(process)
-        yield f"{devices} devices, {processes} processes, {workers} workers, {cores} cores", digests(place)
+        found = digests(place)
         shutil.rmtree(place)
+        return f"{devices} devices, {processes} processes, {workers} workers, {cores} cores", found
+
+    # Taken so that few of them hold each of the numbers.
+    taken = cells[2 * apart // 3 :: apart][: options.cells]
+    yield from side_by_side([functools.partial(run, cell) for cell in taken], options.jobs)
+
+
+def side_by_side(runs: list[Callable[[list[int]], Made]], jobs: int) -> Iterator[Made]:
+    """Calls each with the cores that it may use, so many at a time, each with two of its own; gives what they return.
+
+    Raises:
+      SystemExit: too few cores.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if jobs == 1:
+        for each in runs:
+            yield each(cores)
+        return
+    if 2 * jobs > len(cores):
+        sys.exit(f"--jobs={jobs} needs {2 * jobs} cores; there are {len(cores)}")
+    free: queue.Queue[list[int]] = queue.Queue()
+    for job in range(jobs):
+        free.put(cores[2 * job : 2 * job + 2])
+
+    def run(each: Callable[[list[int]], Made]) -> Made:
+        own = free.get()
+        try:
+            return each(own)
+        finally:
+            free.put(own)
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for future in concurrent.futures.as_completed([pool.submit(run, each) for each in runs]):
+            yield future.result()
 
 
 def kept_programs(folder: Path) -> dict[str, str]:
@@ -155,15 +201,14 @@ def start(
     place: Path,
     config: str,
     flags: list[str],
-    cores: int = 0,
+    cores: list[int] | None = None,
     environment: dict[str, str] | None = None,
     code: str = "",
 ) -> "subprocess.Popen[str]":
-    """Starts `jkd distill`, on so many cores (0 = all); `code` runs in the process before."""
+    """Starts `jkd distill`, on some cores or all; `code` runs in the process before."""
     whole = f"import sys\n{code}\nfrom jkd.cli import main\nsys.exit(main())"
     command = [sys.executable, "-c", whole, "distill", f"--config={config}", f"--workdir={place}", "--quiet", *flags]
-    kept = os.sched_getaffinity(0)
-    use = lambda: os.sched_setaffinity(0, sorted(kept)[:cores] if cores else kept)  # noqa: E731
+    use = lambda: os.sched_setaffinity(0, cores or os.sched_getaffinity(0))  # noqa: E731
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         command,

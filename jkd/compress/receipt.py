@@ -24,6 +24,7 @@ def receipt(apply: Apply, variables: dict[str, Any], example: np.ndarray) -> dic
 
     Returns:
       `params`: trained numbers; batch statistics are not among them.
+      `embedding`: those of the parameters that are tables of words or n-grams.
       `state`: other stored numbers, which are the batch statistics.
       `bytes`: size of both as one float32 safetensors file, header included.
       `macs`: multiply-adds of the matrix products and convolutions for one sample.
@@ -32,6 +33,7 @@ def receipt(apply: Apply, variables: dict[str, Any], example: np.ndarray) -> dic
     params, state = parameters(variables)
     return {
         "params": params,
+        "embedding": embedding(variables),
         "state": state,
         "bytes": file_bytes(variables),
         "macs": macs(apply, variables, example),
@@ -44,6 +46,12 @@ def parameters(variables: dict[str, Any]) -> tuple[int, int]:
     total = _size(variables)
     params = _size(variables["params"]) if "params" in variables else total
     return params, total - params
+
+
+def embedding(variables: dict[str, Any]) -> int:
+    """Numbers in tables that are looked up in: leaves called `embedding`, as Flax calls them."""
+    flat = flat_float32(variables)
+    return sum(array.size for name, array in flat.items() if name.rsplit("/", 1)[-1] == "embedding")
 
 
 def file_bytes(variables: dict[str, Any]) -> int:

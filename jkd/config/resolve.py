@@ -239,8 +239,8 @@ def _type_problem(path: str, value: Any, expected: Any) -> str:
     elif isinstance(expected, float):
         fits, wanted = number, "a number"
     elif isinstance(expected, tuple):
-        wanted = f"a tuple like {expected!r}"
-        number_items = all(isinstance(item, int | float) for item in expected)
+        wanted = f"a tuple like {expected!r}" if expected else "a tuple of texts"
+        number_items = bool(expected) and all(isinstance(item, int | float) for item in expected)
         fits = isinstance(value, tuple | list) and all(
             isinstance(item, int | float) and not isinstance(item, bool) if number_items else isinstance(item, str)
             for item in value

@@ -5,7 +5,8 @@ digits, image folders and tars, npz, TFDS. `open_dataset` makes a training and a
 `config.data`; `make_split` draws what one replicate trains on (pool, visible labels, noise, validation);
 `batches` streams it, a pure function of the step; `normalize` and `augment` run inside jit, one key per
 sample. `textset.load` makes two `TextSource`s from TSV, CSV, JSON lines, TREC's form or TFDS, and `tokens` turns their
-texts into ids. Pillow and TFDS are only imported by a source that needs them.
+texts into ids. Images with objects are `ObjectSource`s (`object_sets`: VOC, COCO, YOLO text, TFDS, rendered shapes),
+augmented with their boxes by `augment_boxes`. Pillow and TFDS are only imported by a source that needs them.
 """
 
 from jkd.data.augment import augment, normalize

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
 # Tags folded into a sample's key. Numbers are fixed (`jkd.data.augment` has 0 to 6): changing one changes every result.
-FLIP, CROP, HUE, SATURATION, EXPOSURE, MOSAIC, PARTNERS, CENTRE, SCALE = range(16, 25)
+FLIP, CROP, COLOUR, MOSAIC = range(16, 20)
 CUT = 0.25  # a mosaic's centre keeps this share of the side away from the border
 
 OFF: Mapping[str, Any] = dict(
@@ -49,7 +49,7 @@ class Boxed(NamedTuple):
     object: Int32[Array, "b m"]
 
     @property
-    def mask(self) -> Bool[Array, "b m"]:
+    def mask(self) -> Bool[Any, "b m"]:
         """Which slots hold an object."""
         return self.classes >= 0
 
@@ -118,15 +118,16 @@ def _resampled(
     batch: Boxed, keys: Key[Array, " b"], set_to: Mapping[str, Any], annotated: Bool[Array, " b"] | None
 ) -> Boxed:
     count, height, width, _ = batch.images.shape
-    size = jnp.asarray([width, height], jnp.float32)
+    size = jnp.asarray([[width, height]], jnp.float32)
     tiles = _window(keys, size, set_to["jitter"])
     if not set_to["mosaic"]:
         images = _sampled(batch.images, tiles, set_to["fill"], mosaic=False)
         boxes, kept, _ = _moved(batch, tiles, size, set_to)
         boxes, kept = boxes[:, : batch.boxes.shape[1]], kept[:, : batch.boxes.shape[1]]
         return Boxed(images, *_only(boxes, batch.classes, batch.object, kept))
-    made = _mosaic(keys, size, set_to["mosaic_scale"], _partners(keys, annotated, count))
-    chosen = jax.vmap(lambda key: jax.random.bernoulli(key, set_to["mosaic"]))(_tagged(keys, MOSAIC))
+    draws = _uniform(keys, MOSAIC, 10)
+    made = _mosaic(draws[:, 4:], size, set_to["mosaic_scale"], _partners(draws[:, 1:4], annotated))
+    chosen = draws[:, 0] < set_to["mosaic"]
     tiles = jax.tree.map(lambda one, two: jnp.where(_over(chosen, one), one, two), made, tiles)
     images = _sampled(batch.images, tiles, set_to["fill"], mosaic=True)
     boxes, kept, area = _moved(batch, tiles, size, set_to)
@@ -145,11 +146,11 @@ def _only(boxes: Array, classes: Array, numbers: Array, kept: Array) -> tuple[Ar
     )
 
 
-def _window(keys: Key[Array, " b"], size: Float32[Array, " 2"], jitter: float) -> _Tiles:
+def _window(keys: Key[Array, " b"], size: Float32[Array, "1 2"], jitter: float) -> _Tiles:
     """Tiles that show one image, a window of which fills the canvas: sides in or out by up to `jitter` (Darknet)."""
     count = keys.shape[0]
-    moves = jax.vmap(lambda key: jax.random.uniform(key, (2, 2), minval=-1.0, maxval=1.0))(_tagged(keys, CROP))
-    first, last = moves[:, 0] * jitter * size, size - moves[:, 1] * jitter * size  # [B, 2]
+    moves = (2 * _uniform(keys, CROP, 4) - 1) * jitter if jitter else jnp.zeros((count, 4), jnp.float32)
+    first, last = moves[:, :2] * size, size - moves[:, 2:] * size  # [B, 2]
     scale = size / (last - first)
     row = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[:, None], (count, 4))
     spread = [jnp.broadcast_to(each[:, None], (count, 4, 2)) for each in (scale, -first * scale)]
@@ -157,28 +158,29 @@ def _window(keys: Key[Array, " b"], size: Float32[Array, " 2"], jitter: float) -
 
 
 def _mosaic(
-    keys: Key[Array, " b"], size: Float32[Array, " 2"], scales: tuple[float, float], partners: Int32[Array, "b 3"]
+    draws: Float32[Array, "b 6"],
+    size: Float32[Array, "1 2"],
+    scales: tuple[float, float],
+    partners: Int32[Array, "b 3"],
 ) -> _Tiles:
     """Four images, each scaled by its own factor, that meet at a centre with their inner corners.
 
     What of an image lies outside its quadrant is not seen; what of a quadrant its image does not reach is filled
     (Bochkovskiy et al. 2020, YOLOv4, arXiv 2004.10934).
     """
-    count = keys.shape[0]
-    where = jax.vmap(lambda key: jax.random.uniform(key, (2,), minval=CUT, maxval=1 - CUT))(_tagged(keys, CENTRE))
-    low, high = scales
-    sides = jax.vmap(lambda key: jax.random.uniform(key, (4, 1), minval=low, maxval=high))(_tagged(keys, SCALE))
-    centre = jnp.round(where * size)
+    count, (low, high) = draws.shape[0], scales
+    centre = jnp.round((CUT + (1 - 2 * CUT) * draws[:, :2]) * size)
+    sides = low + (high - low) * draws[:, 2:, None]
     scale = jnp.broadcast_to(sides, (count, 4, 2))
-    before = jnp.asarray([[1, 1], [0, 1], [1, 0], [0, 0]], jnp.float32)  # quadrants that end at the centre, x and y
-    offset = centre[:, None] - before * scale * size
+    before = jnp.asarray([[[1, 1], [0, 1], [1, 0], [0, 0]]], jnp.float32)  # quadrants that end at the centre, x and y
+    offset = centre[:, None] - before * scale * size[:, None]
     own = jnp.arange(count, dtype=jnp.int32)[:, None]
     return _Tiles(jnp.concatenate([own, partners], axis=1), scale, offset, centre)
 
 
-def _partners(keys: Key[Array, " b"], annotated: Bool[Array, " b"] | None, count: int) -> Int32[Array, "b 3"]:
+def _partners(draws: Float32[Array, "b 3"], annotated: Bool[Array, " b"] | None) -> Int32[Array, "b 3"]:
     """Three rows for each sample, drawn with replacement among those of its kind."""
-    draws = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(_tagged(keys, PARTNERS))
+    count = draws.shape[0]
     kind = jnp.ones((count,), bool) if annotated is None else annotated
     order = jnp.argsort(~kind, stable=True).astype(jnp.int32)  # annotated ones first
     known = jnp.sum(kind, dtype=jnp.int32)
@@ -190,11 +192,11 @@ def _partners(keys: Key[Array, " b"], annotated: Bool[Array, " b"] | None, count
 def _sampled(images: Float32[Array, "b h w 3"], tiles: _Tiles, fill: float, mosaic: bool) -> Float32[Array, "b h w 3"]:
     """Each pixel from the tile that it is in, bilinear; `fill` where that image does not reach."""
     count, height, width, channels = images.shape
-    columns, rows = (jnp.arange(length, dtype=jnp.float32) + 0.5 for length in (width, height))
+    columns, rows = (jnp.arange(length, dtype=jnp.float32)[None] + 0.5 for length in (width, height))
     quadrants = 4 if mosaic else 1
     scale, offset = tiles.scale[:, :quadrants], tiles.offset[:, :quadrants]
-    across = (columns - offset[..., 0, None]) / scale[..., 0, None]  # [B, Q, W], in pixels of the image
-    down = (rows - offset[..., 1, None]) / scale[..., 1, None]
+    across = (columns[None] - offset[..., 0, None]) / scale[..., 0, None]  # [B, Q, W], in pixels of the image
+    down = (rows[None] - offset[..., 1, None]) / scale[..., 1, None]
     if mosaic:
         right = (columns >= tiles.centre[:, :1])[:, None, :]
         lower = (rows >= tiles.centre[:, 1:])[:, :, None]
@@ -234,7 +236,7 @@ def _two(place: Float32[Array, "b h w"], length: int) -> tuple[Array, Array, Arr
 
 
 def _moved(
-    batch: Boxed, tiles: _Tiles, size: Float32[Array, " 2"], set_to: Mapping[str, Any]
+    batch: Boxed, tiles: _Tiles, size: Float32[Array, "1 2"], set_to: Mapping[str, Any]
 ) -> tuple[Float32[Array, "b n 4"], Bool[Array, "b n"], Float32[Array, "b n"]]:
     """Boxes of all four tiles (the first M are the first tile's), which of them stay, and the area left of each."""
     boxes, present = batch.boxes[tiles.row], batch.mask[tiles.row]  # [B, 4, M, ...]
@@ -242,7 +244,7 @@ def _moved(
     placed = boxes * twice[0] + twice[1]
     low, high = _regions(tiles, size)
     low = jnp.maximum(low, tiles.offset)  # an image may end before its quadrant does
-    high = jnp.minimum(high, tiles.offset + tiles.scale * size)
+    high = jnp.minimum(high, tiles.offset + tiles.scale * size[:, None])
     low, high = (jnp.concatenate([each, each], axis=-1)[:, :, None] for each in (low, high))
     cut = jnp.clip(placed, jnp.minimum(low, high), high)
     sides, before = cut[..., 2:] - cut[..., :2], placed[..., 2:] - placed[..., :2]
@@ -253,7 +255,7 @@ def _moved(
     return cut.reshape(count, -1, 4), kept.reshape(count, -1), area.reshape(count, -1)
 
 
-def _regions(tiles: _Tiles, size: Float32[Array, " 2"]) -> tuple[Float32[Array, "b 4 2"], Float32[Array, "b 4 2"]]:
+def _regions(tiles: _Tiles, size: Float32[Array, "1 2"]) -> tuple[Float32[Array, "b 4 2"], Float32[Array, "b 4 2"]]:
     """Upper left and lower right corner of each quadrant."""
     zero, middle, end = jnp.zeros_like(tiles.centre), tiles.centre, jnp.broadcast_to(size, tiles.centre.shape)
     low, high = jnp.stack([zero, middle], axis=1), jnp.stack([middle, end], axis=1)  # [B, 2 (before, after), 2]
@@ -265,10 +267,10 @@ def _coloured(
     images: Float32[Array, "b h w 3"], keys: Key[Array, " b"], set_to: Mapping[str, Any]
 ) -> Float32[Array, "b h w 3"]:
     """Hue turned, saturation and value scaled, as in Darknet; what is filled in is coloured, too."""
-    turn = _uniform(keys, HUE, -set_to["hue"], set_to["hue"])
-    return distort(
-        images, turn, _factor(keys, SATURATION, set_to["saturation"]), _factor(keys, EXPOSURE, set_to["exposure"])
-    )
+    draws = _uniform(keys, COLOUR, 5)
+    turn = (2 * draws[:, 0] - 1) * set_to["hue"]
+    factors = [_factor(draws[:, at : at + 2], set_to[name]) for at, name in ((1, "saturation"), (3, "exposure"))]
+    return distort(images, turn, *factors)
 
 
 def distort(
@@ -300,15 +302,14 @@ def distort(
     return jnp.stack(made, axis=-1)
 
 
-def _factor(keys: Key[Array, " b"], tag: int, most: float) -> Float32[Array, " b"]:
+def _factor(draws: Float32[Array, "b 2"], most: float) -> Float32[Array, " b"]:
     """From 1 to `most`, or the inverse of that, by a fair coin."""
-    draws = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(_tagged(keys, tag))
     factor = 1 + draws[:, 0] * (most - 1)
     return jnp.where(draws[:, 1] < 0.5, factor, 1 / factor)
 
 
-def _uniform(keys: Key[Array, " b"], tag: int, low: float, high: float) -> Float32[Array, " b"]:
-    return jax.vmap(lambda key: jax.random.uniform(key, (), minval=low, maxval=high))(_tagged(keys, tag))
+def _uniform(keys: Key[Array, " b"], tag: int, count: int) -> Float32[Array, "b n"]:
+    return jax.vmap(lambda key: jax.random.uniform(key, (count,)))(_tagged(keys, tag))
 
 
 def _tagged(keys: Key[Array, " b"], tag: int) -> Key[Array, " b"]:

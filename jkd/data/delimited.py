@@ -23,8 +23,8 @@ class Form:
       text: the column's name, or its position counted from 0; empty = one that is called `text`, `sentence`,
         `question`, `review`, `description` or `content`, or the first of two columns without a header.
       label: likewise; empty = `label`, `class`, `category`, `target`, `sentiment` or `label_coarse`, or the second.
-      header: whether the first row names the columns: `yes`, `no`, or `auto`: it does if both columns are found by their
-        names; where one is given by position, if the other is; where both are, if one has a usual name.
+      header: whether the first row names the columns: `yes`, `no`, or `auto`: it does if both columns are found
+        in it by name; where one is given by position, if the other is; where both are, if one has a usual name.
       delimiter: one character.
       quotes: whether texts may stand in `"`: `yes`, `no`, or `auto`: unless the delimiter is a tab.
     """

@@ -6,9 +6,10 @@ the file's name. Grey images keep one channel if all of them are grey, otherwise
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Integer, UInt8
@@ -23,6 +24,7 @@ class EncodedSource:
     """A source too large to hold decoded: reads and decodes what is asked for."""
 
     kind = "images"
+    counts: Mapping[str, int] = MappingProxyType({})
     in_memory = False
 
     def __init__(

@@ -28,6 +28,11 @@ class Inputs(Protocol):
         ...
 
     @property
+    def lengths(self) -> tuple[int, ...]:
+        """Lengths that texts are filled up to, rising; `()` of images."""
+        ...
+
+    @property
     def made_of(self) -> list[Any]:
         """What decides the arrays besides the source, JSON-ready."""
         ...
@@ -83,6 +88,10 @@ class Images:
     mean: Sequence[float]
     std: Sequence[float]
     together: int = 512
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return ()
 
     @property
     def made_of(self) -> list[Any]:

@@ -115,16 +115,26 @@ def resize(
 
 def _two_taps(pixels: UInt8[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W c"]:
     (top, bottom, down), (left, right, across) = (_taps(*pair) for pair in zip(pixels.shape[:2], size, strict=True))
-    # Columns first: of an image that shrinks, only the rows that are needed.
+    # Columns first, of those rows that are needed; a pixel is moved as one item, which is twice as fast.
     needed, at = np.unique(np.concatenate([top, bottom]), return_inverse=True)
-    rows = pixels[needed].astype(np.int32)
-    one = 1 << BITS
-    mixed = rows[:, left] * (one - across)[None, :, None] + rows[:, right] * across[None, :, None]
-    upper, lower = mixed[at[: len(top)]] >> 4, mixed[at[len(top) :]] >> 4
-    weight = down[:, None, None]
+    channels, one = pixels.shape[2], 1 << BITS
+    items = np.ascontiguousarray(pixels[needed]).view(f"V{channels}")[..., 0]
+    first, second = (np.take(items, which, axis=1) for which in (left, right))
+    weight = np.repeat(across, channels)[None]
+    mixed = _integers(first) * (one - weight)
+    mixed += _integers(second) * weight
+    mixed >>= 4
+    weight = down[:, None]
     # The very shifts of OpenCV's vector code: each product loses its low 16 bits before the two are summed.
-    total = (((one - weight) * upper) >> 16) + ((weight * lower) >> 16)
-    return np.clip((total + 2) >> 2, 0, 255).astype(np.uint8)
+    total = (mixed[at[: len(top)]] * (one - weight)) >> 16
+    total += (mixed[at[len(top) :]] * weight) >> 16
+    total += 2
+    return (total >> 2).astype(np.uint8).reshape(*size, channels)  # at most 255, as 4 * 255 + 2 is below 4 * 256
+
+
+def _integers(items: np.ndarray) -> np.ndarray:
+    """Pixels as rows of channel values, int32 `[h, w * c]`."""
+    return items.view(np.uint8).reshape(len(items), -1).astype(np.int32)
 
 
 def _taps(length: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -97,7 +97,8 @@ def load_splits(settings: ObjectSettings | Mapping[str, Any], splits: Sequence[s
     if settings.source == "shapes":
         from jkd.data import shapes
 
-        return shapes.load(settings, splits, limits)
+        options = dict(image_size=settings.image_size, max_boxes=settings.max_boxes)
+        return shapes.load(splits, limits, **options, shapes=settings.shapes)
     if settings.image_size < 1:
         raise UserError("data.image_size: images with objects need the side of the network's input, such as 320.")
     canvas = Canvas((settings.image_size,) * 2, settings.fit, settings.interpolation, settings.fill)

@@ -12,7 +12,7 @@ make for doubts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,32 +65,33 @@ class ShapeSettings:
             )
 
 
-class Data(Protocol):
-    """The settings that `load` reads, of `jkd.data.object_sets.ObjectSettings`."""
+def load(
+    splits: Sequence[str],
+    limits: Sequence[int],
+    *,
+    image_size: int = 0,
+    max_boxes: int = 0,
+    shapes: Mapping[str, Any] | None = None,
+) -> list[ObjectSource]:
+    """A source for each of some splits.
 
-    @property
-    def image_size(self) -> int: ...
-
-    @property
-    def max_boxes(self) -> int: ...
-
-    @property
-    def shapes(self) -> Mapping[str, Any] | None: ...
-
-
-def load(data: Data, splits: Sequence[str], limits: Sequence[int]) -> list[ObjectSource]:
-    """A source for each of some splits, of `limits` images (0 = 2,000 of `train`, 500 of another).
+    Args:
+      splits: of `SPLITS`.
+      limits: images of each; 0 = 2,000 of `train`, 500 of another.
+      image_size: side of the images; 0 = 96.
+      max_boxes: slots of an image, see `jkd.data.objects.load`.
+      shapes: what differs from `ShapeSettings`.
 
     Raises:
       UserError: a split that is not of `SPLITS`, or settings out of range.
     """
-    given = dict(data.shapes or {})
+    given = dict(shapes or {})
     known = ShapeSettings.__dataclass_fields__
     for key in given:
         if key not in known:
             raise UserError(f"data.shapes: there is no key '{key}'.{did_you_mean(key, known)}")
-    settings, size = ShapeSettings(**given), data.image_size or DEFAULT_SIZE
-    return [source(split, limit, size, settings, data.max_boxes) for split, limit in zip(splits, limits, strict=True)]
+    settings, size = ShapeSettings(**given), image_size or DEFAULT_SIZE
+    return [source(split, limit, size, settings, max_boxes) for split, limit in zip(splits, limits, strict=True)]
 
 
 def source(split: str, images: int, size: int, settings: ShapeSettings, max_boxes: int = 0) -> ObjectSource:
@@ -147,11 +148,11 @@ def render(split: str, index: int, size: int, settings: ShapeSettings) -> tuple[
             shape = _shape(draw, scene, drawn, size, settings)
             if not (0 <= shape.x < size and 0 <= shape.y < size):
                 continue
-            rows, columns, cover, full = _covered(shape, size)
-            solid = cover >= 0.5
+            rows, columns, seen, full = _covered(shape, size)
+            cover, solid = seen / FINE**2, 2 * seen > FINE**2
             hidden = np.bincount(owner[rows, columns][solid] + 1, minlength=len(drawn) + 1)[1:]
             left = visible - hidden
-            if cover.sum() < VISIBLE * full or (left < VISIBLE * np.asarray(area, np.float64)).any():
+            if seen.sum(dtype=np.int64) < VISIBLE * full or (left < VISIBLE * np.asarray(area, np.float64)).any():
                 continue
             visible = np.append(left, int(solid.sum()))
             ys, xs = np.flatnonzero(cover.any(1)), np.flatnonzero(cover.any(0))
@@ -189,8 +190,8 @@ def _shape(draw: np.ndarray, scene: int, drawn: list[_Shape], size: int, setting
     return _Shape(kind, x, y, half, 0.5 * (draw[7] - 0.5), 0.3 + 0.25 * draw[8], np.clip(colour, 0.0, 1.0))
 
 
-def _covered(shape: _Shape, size: int) -> tuple[slice, slice, np.ndarray, float]:
-    """Rows and columns that a shape touches, each pixel's coverage there, and the whole shape's area in pixels."""
+def _covered(shape: _Shape, size: int) -> tuple[slice, slice, np.ndarray, int]:
+    """Rows and columns that a shape touches, points of each pixel there inside it, and points of the whole shape."""
     reach = int(shape.half * REACH) + 2
     left, top = int(np.floor(shape.x)) - reach, int(np.floor(shape.y)) - reach
     fine = (np.arange(2 * reach * FINE) + 0.5) / FINE
@@ -198,7 +199,7 @@ def _covered(shape: _Shape, size: int) -> tuple[slice, slice, np.ndarray, float]
     counts = _blocks(_blocks(inside.view(np.uint8)).T).T  # at most FINE^2
     rows, columns = (slice(max(start, 0), max(min(start + 2 * reach, size), 0)) for start in (top, left))
     seen = counts[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    return rows, columns, seen / FINE**2, counts.sum(dtype=np.int64) / FINE**2
+    return rows, columns, seen, int(counts.sum(dtype=np.int64))
 
 
 def _blocks(points: np.ndarray) -> np.ndarray:

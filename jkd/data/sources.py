@@ -1,8 +1,9 @@
 """What a data source is: samples by index, in a stable order, with stable ids and a fingerprint."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,6 +29,7 @@ class Source(Protocol):
       shape: height, width, channels of every image; `()` of texts.
       labels: int32 `[N]`, -1 where a sample has no label.
       skipped: `(id, why)` of the samples left out.
+      counts: how many samples each of the source's rules touched, by rule.
       in_memory: whether a sample is a mere copy; if not, it is read and decoded from files.
     """
 
@@ -37,6 +39,7 @@ class Source(Protocol):
     shape: tuple[int, ...]
     labels: np.ndarray
     skipped: tuple[tuple[str, str], ...]
+    counts: Mapping[str, int]
     in_memory: bool
 
     def __len__(self) -> int: ...
@@ -64,6 +67,7 @@ class ArraySource:
     """A source whose images are one uint8 array in memory."""
 
     kind = "images"
+    counts: Mapping[str, int] = MappingProxyType({})
     in_memory = True
 
     def __init__(

@@ -34,6 +34,10 @@ class Texts:
     _tokens: dict[str, Tokens] = field(default_factory=dict, repr=False)  # by the fingerprint of their source
 
     @property
+    def lengths(self) -> tuple[int, ...]:
+        return (*(size for size in self.buckets if size < self.max_length), self.max_length)
+
+    @property
     def made_of(self) -> list[Any]:
         return [self.tokenizer.fingerprint, self.max_length, list(self.buckets)]
 
@@ -47,7 +51,7 @@ class Texts:
         return self._tokens[source.fingerprint]
 
     def sizes(self, source: TextSource, index: Integer[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
-        lengths = np.asarray([*(size for size in self.buckets if size < self.max_length), self.max_length], np.int32)
+        lengths = np.asarray(self.lengths, np.int32)
         return lengths[np.searchsorted(lengths, self.tokens(source).lengths[index])]
 
     def read(self, source: TextSource, index: Integer[np.ndarray, " n"], size: int) -> np.ndarray:

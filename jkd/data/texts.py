@@ -18,7 +18,7 @@ do, without regard to case and punctuation.
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -122,13 +122,13 @@ class TextSource:
         labels: Integer[np.ndarray, " n"],
         texts: Sequence[str],
         skipped: Sequence[tuple[str, str]] = (),
-        counts: dict[str, int] | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> None:
         self.name = name
         self.classes = tuple(classes)
         self.labels = np.asarray(labels, np.int32)
         self.skipped = tuple(skipped)
-        self.counts = dict.fromkeys(COUNTS, 0) | (counts or {})
+        self.counts: Mapping[str, int] = dict.fromkeys(COUNTS, 0) | dict(counts or {})
         self._ids = list(ids)
         self._texts = list(texts)
         if not len(self._ids) == len(self.labels) == len(self._texts):

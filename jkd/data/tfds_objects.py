@@ -76,6 +76,9 @@ def _label(features: Any, name: str) -> Any:
             f"tfds:{name}: expected the features 'image' and 'objects' (a sequence with 'bbox' and 'label'), found: "
             f"{found}."
         )
+    layout = getattr(getattr(objects["bbox"], "bbox_format", None), "name", "REL_YXYX")
+    if layout != "REL_YXYX":
+        raise UserError(f"tfds:{name}: boxes are {layout}; expected REL_YXYX, TFDS's own.")
     return objects["label"]
 
 

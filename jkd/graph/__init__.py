@@ -12,6 +12,7 @@ no trainer: everything that enters training leaves here as plain arrays.
 | `nearest` | `similar_to` edges: exact cosine neighbours by blocks, never `[N, N]` |
 | `views` | what edges are made of: the input itself, a file of embeddings or edges |
 | `text_views` | edges between texts: words in common, or the same beginning |
+| `objects` | for objects in images: co-occurrence, spatial relations, surroundings and crops as views |
 | `taxonomy` | concepts above the classes |
 | `sample` | **sample**: which nodes to train on under a budget |
 | `relation` | **join**: beliefs diffused over edges; attention over neighbours' features |

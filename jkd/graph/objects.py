@@ -208,7 +208,8 @@ def crop_view(
     Cells are the means of the pixels they cover (at least the one at their centre), so a large box is not sampled by
     chance. The mean colour over all crops is subtracted: otherwise everything bright is alike. The logs of the box's
     width and height, relative to the median, are added as two features, each of which weighs, at a factor of e, a tenth
-    of what all pixels together do: a crop alone has lost its size.
+    of what all pixels together do: a crop alone has lost its size. Mean and median are those of the boxes given: make
+    the views of a pool and of held-out objects in one call, and part them afterwards.
 
     Args:
       images: canvases.
@@ -218,6 +219,8 @@ def crop_view(
       margin: how much more than the box is seen, as a share of its sides, on each side.
       like: mean colour, median and weight are those of the first so many boxes; default: of all.
     """
+    if not len(boxes):
+        return np.zeros((0, side * side * 3 + 2), np.float32)
     boxes = boxes.astype(np.float64)
     sides = boxes[:, 2:] - boxes[:, :2]
     wide = np.concatenate([boxes[:, :2] - margin * sides, boxes[:, 2:] + margin * sides], axis=1)
@@ -230,8 +233,8 @@ def crop_view(
     crops /= np.float32(255)
     pixels = (crops - crops[:like].mean((0, 1, 2), dtype=np.float64).astype(np.float32)).reshape(len(boxes), -1)
     logs = np.log(sides)
-    logs = logs - np.median(logs[:like], axis=0) if len(logs) else logs
-    usual = np.sqrt((pixels[:like].astype(np.float64) ** 2).sum(1).mean()) if len(pixels) else 0.0
+    logs -= np.median(logs[:like], axis=0)
+    usual = np.sqrt((pixels[:like].astype(np.float64) ** 2).sum(1).mean())
     return np.concatenate([pixels, (logs * usual * 0.1**0.5).astype(np.float32)], axis=1)
 
 

@@ -31,7 +31,7 @@ from jkd.models.yolo import head_bias
 MULTIPLE = 8  # of channels, as vector units like them
 
 
-def scaled(cfg: Cfg, width: float = 1.0, depth: float = 1.0) -> Cfg:
+def scaled(cfg: Cfg, width: float | int = 1.0, depth: float | int = 1.0) -> Cfg:
     """A narrower or shallower network of the same form, such as a student's.
 
     Width multiplies the filters of every convolution but those right before a head, and rounds to a multiple of 8 (8
@@ -111,7 +111,7 @@ def _checked(cfg: Cfg) -> Cfg:
     return cfg
 
 
-def _wider(cfg: Cfg, width: float) -> Cfg:
+def _wider(cfg: Cfg, width: float | int) -> Cfg:
     """Filters times `width`; where a shortcut's sides then differ, the convolution that makes the later one follows."""
     before, fixed = shapes(cfg), dict[int, int]()
     for _ in range(len(cfg.layers) + 1):
@@ -123,7 +123,7 @@ def _wider(cfg: Cfg, width: float) -> Cfg:
 
 
 def _with_filters(
-    cfg: Cfg, before: tuple[Shape, ...], width: float, fixed: dict[int, int]
+    cfg: Cfg, before: tuple[Shape, ...], width: float | int, fixed: dict[int, int]
 ) -> tuple[Cfg, tuple[int, int] | None]:
     """The scaled network, or the first convolution that needs other filters, and how many."""
     channels: list[int] = []
@@ -150,7 +150,7 @@ def _with_filters(
     return replace(cfg, layers=tuple(layers)), None
 
 
-def _maker(cfg: Cfg, index: int, before: tuple[Shape, ...], fixed: dict[int, int], width: float) -> int:
+def _maker(cfg: Cfg, index: int, before: tuple[Shape, ...], fixed: dict[int, int], width: float | int) -> int:
     """The convolution that decides how many channels enter layer `index`."""
     at = index - 1
     while at >= 0:
@@ -171,7 +171,7 @@ def _maker(cfg: Cfg, index: int, before: tuple[Shape, ...], fixed: dict[int, int
     raise LayerError(index, cfg.layers[index], problem)
 
 
-def _rounded(filters: float, groups: int) -> int:
+def _rounded(filters: float | int, groups: int) -> int:
     multiple = math.lcm(MULTIPLE, groups)
     return max(multiple, round(filters / multiple) * multiple)
 
@@ -185,7 +185,7 @@ class _Run:
     count: int
 
 
-def _deeper(cfg: Cfg, depth: float) -> Cfg:
+def _deeper(cfg: Cfg, depth: float | int) -> Cfg:
     runs = _runs(cfg)
     if not runs:
         raise UserError(f"depth={depth}: no two equal residual blocks follow each other in this cfg. Use depth 1.")

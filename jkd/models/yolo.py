@@ -145,8 +145,9 @@ class _Conv(nn.Module):
             return x
         head = self.head
         bias_init = nn.initializers.zeros if head is None else lambda *_: head_bias(head)
-        bias = self.param("bias", bias_init, (layer.filters,), jnp.float32).astype(self.dtype)
-        return x + bias.reshape(1, 1, 1, -1)
+        bias = self.param("bias", bias_init, (layer.filters,), jnp.float32)
+        dtype = self.dtype if head is None else jnp.dtype(jnp.float32)  # a head's biases are too large for 16 bits
+        return x.astype(dtype) + bias.astype(dtype).reshape(1, 1, 1, -1)
 
 
 def head_bias(head: YoloHead) -> Float[Array, " o"]:

@@ -114,7 +114,10 @@ def _outputs(session: Session, teacher: Teacher, index: np.ndarray, nodes: Nodes
 
 
 def _files(settings: ConfigDict) -> list[str]:
-    return [*sorted(settings.files.values()), *([settings.taxonomy] if settings.taxonomy else [])]
+    return [
+        *sorted(settings.files.values()),
+        *([str(taxonomy.located(settings.taxonomy))] if settings.taxonomy else []),
+    ]
 
 
 def _views(

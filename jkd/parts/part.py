@@ -235,10 +235,14 @@ def receipt_of(
     session: Session, apply: build.Apply, network: ConfigDict, variables: PyTree, place: Place
 ) -> dict[str, Any]:
     """Parameters, bytes, multiply-adds; latency, the one measured figure, in the first replicate only."""
-    example = session.inputs_of(network).example(1)
-    receipt = compress.receipt(apply, variables, example)
+    inputs = session.inputs_of(network)
+    receipt: dict[str, Any] = dict(compress.receipt(apply, variables, inputs.example(1)))
     if place.replicate == 0:
-        receipt["latency_ms"] = compress.latency(apply, variables, example)
+        receipt["latency_ms"] = compress.latency(apply, variables, inputs.example(1))
+        shorter = {size: inputs.example(1)[:, :size] for size in inputs.lengths[:-1]}
+        if shorter:
+            times = {str(size): compress.latency(apply, variables, example) for size, example in shorter.items()}
+            receipt["latency_ms_by_length"] = times | {str(inputs.lengths[-1]): receipt["latency_ms"]}
     return receipt
 
 

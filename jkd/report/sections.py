@@ -1,6 +1,6 @@
 """The page's sections, each from summary.json and what the run has written; HTML strings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jkd import config as configs
@@ -67,25 +67,50 @@ def differences(summary: Mapping[str, Any], plot: Plot | None) -> str:
 
 def sizes(summary: Mapping[str, Any], plot: Plot | None) -> str:
     """The receipt: what each network costs, and what share of the teacher that is."""
-    teacher = summary["receipt"][TEACHER]
+    teacher, names = summary["receipt"][TEACHER], tables.entries(summary)
+    worded = any(summary["receipt"][name].get("embedding") for name in names)
     rows = []
-    for name in tables.entries(summary):
+    for name in names:
         receipt = summary["receipt"][name]
         smaller = text.DASH
         if teacher["bytes"] and receipt["bytes"]:
             smaller = f"{teacher['bytes'] / receipt['bytes']:.1f}×"
         cells = [
             text.amount(receipt["params"]),
+            *([text.amount(receipt["embedding"])] if worded else []),
             text.size(receipt["bytes"]),
             smaller,
             text.amount(receipt["macs"]),
         ]
         rows.append([text.escape(name), *cells, text.milliseconds(receipt["latency_ms"])])
-    head = ["", "parameters", "bytes on disk", "smaller", "multiply-adds", "latency"]
+    head = [
+        "",
+        "parameters",
+        *(["of which tables"] if worded else []),
+        "bytes on disk",
+        "smaller",
+        "multiply-adds",
+        "latency",
+    ]
     caption = "Multiply-adds and latency are for one input; latency is measured here, in the first replicate."
-    return markup.table(head, rows, caption) + markup.figure(
-        plot, f"{summary['primary']['metric'].capitalize()} over bytes on disk, with 95 % intervals."
+    return (
+        markup.table(head, rows, caption)
+        + _by_length(summary, names)
+        + markup.figure(plot, f"{summary['primary']['metric'].capitalize()} over bytes on disk, with 95 % intervals.")
     )
+
+
+def _by_length(summary: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Latency for texts of each padded length, where inputs are texts."""
+    found = {name: summary["receipt"][name].get("latency_ms_by_length") for name in names}
+    lengths = sorted({length for times in found.values() for length in times or ()}, key=int)
+    if not lengths:
+        return ""
+    rows = [
+        [text.escape(name), *(text.milliseconds((times or {}).get(length)) for length in lengths)]
+        for name, times in found.items()
+    ]
+    return markup.table(["", *(f"{length} tokens" for length in lengths)], rows, "Latency by the length of a text.")
 
 
 def graph_facts(summary: Mapping[str, Any], graph: KnowledgeGraph | None, plot: Plot | None) -> str:

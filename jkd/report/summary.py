@@ -34,7 +34,7 @@ from jkd.report.variance import KINDS, Spread, spreads
 from jkd.tasks import make_task
 
 CHURNS = ("seed_churn", "replicate_churn")
-RECEIPT = ("params", "bytes", "macs", "latency_ms")
+RECEIPT = ("params", "embedding", "bytes", "macs", "latency_ms")
 TEACHER = "teacher"
 Values = Mapping[str, Mapping[int, float]]  # metric -> unit -> value
 
@@ -179,6 +179,12 @@ def _receipt(parts: Sequence[Part]) -> dict[str, Any]:
     receipts = [part.result["receipt"] for part in parts]
     entry: dict[str, Any] = {key: next((r[key] for r in receipts if r.get(key) is not None), None) for key in RECEIPT}
     times = [r["latency_ms"] for r in receipts if r.get("latency_ms") is not None]
+    lengths = {length for each in receipts for length in each.get("latency_ms_by_length", {})}
+    by_length = {
+        length: statistics.median(r["latency_ms_by_length"][length] for r in receipts if "latency_ms_by_length" in r)
+        for length in sorted(lengths, key=int)
+    }
+    entry |= {"latency_ms_by_length": by_length} if by_length else {}
     return entry | {"latency_ms": statistics.median(times) if times else None}
 
 

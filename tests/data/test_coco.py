@@ -109,7 +109,7 @@ def test_what_is_wrong_is_refused(root, text, message):
 
 def test_an_image_of_another_size_than_annotated_is_refused_or_skipped(root):
     Image.new("RGB", (40, 60)).save(root / "train/b.png")
-    with pytest.raises(UserError, match="is 60x40 .* its annotation is for 40x60"):
+    with pytest.raises(UserError, match=r"is 60x40 .* its annotation is for 40x60"):
         load(_settings(root))
     train, _ = load(_settings(root, broken="skip", broken_limit=0.5))
     assert len(train) == 1 and train.skipped[0][0] == "train/b.png"

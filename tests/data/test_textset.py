@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jkd.config import default
 from jkd.data.textset import DEFAULTS, load
@@ -190,3 +192,28 @@ def test_real_sets_have_the_counts_that_they_should(shared: Path) -> None:
     train, test = load({"path": str(shared / "data" / "sst2")})
     assert (len(train), train.counts["overlap"], len(test)) == (6917, 3, 1821)
     assert np.bincount(test.labels).tolist() == [912, 909]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"text", b"label", b",", b"\t", b'"', b"\n", b"\r", b"\0", b"\xff", b"{", b"}", b":", b"a", b"1"]
+        )
+        | st.binary(max_size=3),
+        max_size=40,
+    ),
+    st.sampled_from(["csv", "tsv", "jsonl", "txt"]),
+)
+@settings(deadline=None)
+def test_any_bytes_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], suffix: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"any.{suffix}"
+    path.write_bytes(b"".join(parts))
+    for errors in ("strict", "replace"):
+        try:
+            train, test = load({"path": str(path), "errors": errors, "broken": "skip", "broken_limit": 1.0})
+        except UserError:
+            continue
+        assert len(train) and len(test) and train.fingerprint != test.fingerprint
+        assert all(text.strip() for source in (train, test) for text in source.texts(np.arange(len(source))))

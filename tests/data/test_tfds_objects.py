@@ -31,7 +31,7 @@ class JkdBoxes(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, count):
         for number in range(count):
-            boxes = [BOX(ymin=0.25, xmin=0.5, ymax=0.75, xmax=1.0), BOX(ymin=0, xmin=0, ymax=0.5, xmax=0.25)]
+            boxes = [BOX(ymin=0.25, xmin=0.5, ymax=0.75, xmax=1.0), BOX(ymin=0.0, xmin=0.0, ymax=0.5, xmax=0.25)]
             objects = [
                 dict(bbox=box, label=(number + at) % 2, is_difficult=at == 1, is_truncated=False)
                 for at, box in enumerate(boxes[: number % 3])
@@ -80,7 +80,7 @@ def test_a_set_of_other_features_is_refused(data_dir, tmp_path):
             yield 0, {"image": Image.new("RGB", (4, 4))}
 
     JkdNoBoxes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
-    with pytest.raises(UserError, match="expected the features 'image' and 'objects'.*found: image"):
+    with pytest.raises(UserError, match=r"expected the features 'image' and 'objects'.*found: image"):
         load(dict(source="tfds:jkd_no_boxes", path=str(tmp_path), image_size=20))
-    with pytest.raises(UserError, match="data.source 'tfds:nonesuch'"):
+    with pytest.raises(UserError, match=r"data\.source 'tfds:nonesuch'"):
         load(_settings(data_dir, source="tfds:nonesuch"))

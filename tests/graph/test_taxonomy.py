@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jkd.data.textset import load
 from jkd.errors import UserError
 from jkd.graph import taxonomy
 
@@ -58,3 +59,12 @@ def test_refuses_what_is_not_of_the_form(tmp_path: Path) -> None:
         taxonomy.load(written(tmp_path, classes=[], concepts=["a", "A"], is_a={}), ())
     with pytest.raises(UserError, match="is missing"):
         taxonomy.load(tmp_path / "nowhere.json", ())
+
+
+def test_the_taxonomy_of_trec_comes_with_the_package() -> None:
+    train, _ = load({"source": "trec:fine", "limit": 10})
+    found = taxonomy.load("trec", train.classes)
+    assert not found.missing and len(found.is_a) == 50 and len(found.concepts) == 6
+    above = {train.classes[child]: found.concepts[parent - 50] for child, parent in found.is_a.tolist()}
+    assert all(name.split(":")[0] == parent for name, parent in above.items())
+    assert taxonomy.located("trec").is_file() and taxonomy.located("a/b.json") == Path("a/b.json")

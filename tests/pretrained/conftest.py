@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-IDS = jnp.array([[5, 6, 7, 8, 0, 0], [9, 3, 4, 0, 0, 0], [1, 2, 11, 12, 13, 14]], jnp.int32)
+IDS = np.array([[5, 6, 7, 8, 0, 0], [9, 3, 4, 0, 0, 0], [1, 2, 11, 12, 13, 14]], np.int32)  # no jax before its flags
 
 
 def filled(module, scale=0.2):
@@ -24,7 +24,7 @@ def fill():
 
 @pytest.fixture(scope="session")
 def ids():
-    return IDS
+    return jnp.asarray(IDS)
 
 
 @pytest.fixture(scope="session")
