@@ -28,6 +28,10 @@ class Objects:
     together: int = 16
 
     @property
+    def lengths(self) -> tuple[int, ...]:
+        return ()
+
+    @property
     def made_of(self) -> list[Any]:
         return []
 

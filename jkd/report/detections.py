@@ -66,8 +66,9 @@ def alike(one: Boxes, other: Boxes) -> float:
 def card(given: Mapping[str, Any], dataset: Any, classes: Sequence[str]) -> str:
     """One card as HTML."""
     image = dataset.test.images(np.asarray([given["sample"]]))[0]
+    name = f"test image {given['id']}"
     sides = "".join(
-        f"<figure>{markup.boxed(image, given[side], classes, side, f'{side} of test image {given["id"]}')}"
+        f"<figure>{markup.boxed(image, given[side], classes, side, f'{side} of {name}')}"
         f"<figcaption>{'true boxes' if side == 'truth' else side}: {len(given[side])}</figcaption></figure>"
         for side in ("truth", "teacher", "student")
     )
