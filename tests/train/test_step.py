@@ -11,7 +11,7 @@ from jkd import digest, sharding
 from jkd.methods import METHODS as EVERY
 from jkd.train.dispatch import MeshStep
 
-METHODS = [name for name, method in EVERY.items() if not method.tokens]
+METHODS = [name for name, method in EVERY.items() if not (method.tokens or method.objects)]
 EVERYTHING: dict[str, Any] = {name: 0.1 for name in METHODS} | {"projection": {"weight": 0.1, "detach": False}}
 
 
