@@ -18,6 +18,7 @@ class Method:
       options: keyword arguments with their defaults.
       taps: whether it compares taps, and so takes `student_tap`, `teacher_tap` and `layers` too.
       tap: the default of both; `*` stands for each layer that `layers` picks.
+      maps: whether the taps must have positions, `[B, H, W, C]` or `[B, L, C]`.
       regress: whether the student's tap is first mapped to the teacher's width by a learned linear map.
       tokens: whether it compares the tokens of texts.
       objects: whether it reads the heads or boxes of a detector.
@@ -31,6 +32,7 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
     taps: bool = False
     tap: str = "embedding"
+    maps: bool = False
     regress: bool = False
     tokens: bool = False
     objects: bool = False
@@ -158,6 +160,46 @@ METHODS: dict[str, Method] = {
         paper="the teacher's boxes where there are no true ones; Lee 2013",
     ),
     "sp": Method("jkd.losses.relations:sp", taps=True, paper="Tung & Mori 2019, arXiv 1907.09682"),
+    "pkt": Method("jkd.losses.relations:pkt", taps=True, paper="Passalis & Tefas 2018, arXiv 1803.10837"),
+    "cckd": Method(
+        "jkd.losses.relations:cckd", {"gamma": 0.4, "order": 2}, taps=True, paper="Peng et al. 2019, arXiv 1904.01802"
+    ),
+    "gkd": Method("jkd.losses.relations:gkd", taps=True, paper="Lassance et al. 2020, arXiv 1911.03080"),
+    "irg_edge": Method("jkd.losses.relations:irg_edge", taps=True, paper="Liu et al. 2019, CVPR"),
+    "dkd": Method(
+        "jkd.losses.soft_targets:dkd",
+        {"alpha": 1.0, "beta": 8.0, "temperature": 4.0},
+        paper="Zhao et al. 2022, arXiv 2203.08679",
+    ),
+    "dist": Method(
+        "jkd.losses.soft_targets:dist",
+        {"inter_weight": 1.0, "intra_weight": 1.0, "temperature": 4.0},
+        paper="Huang et al. 2022, arXiv 2205.10536",
+    ),
+    "logit_standardization": Method(
+        "jkd.losses.soft_targets:logit_standardization", {"temperature": 2.0}, paper="Sun et al. 2024, arXiv 2403.01427"
+    ),
+    "wsld": Method(
+        "jkd.losses.soft_targets:wsld", {"temperature": 2.0}, distance=False, paper="Zhou et al. 2021, arXiv 2102.00650"
+    ),
+    "attention_transfer": Method(
+        "jkd.losses.maps:attention_transfer",
+        {"power": 2},
+        taps=True,
+        maps=True,
+        paper="Zagoruyko & Komodakis 2017, arXiv 1612.03928",
+    ),
+    "nst": Method("jkd.losses.maps:nst", taps=True, maps=True, paper="Huang & Wang 2017, arXiv 1707.01219"),
+    "cwd": Method(
+        "jkd.losses.maps:cwd",
+        {"temperature": 1.0},
+        taps=True,
+        maps=True,
+        regress=True,
+        paper="Shu et al. 2021, arXiv 2011.13256",
+    ),
+    "ickd": Method("jkd.losses.maps:ickd", taps=True, regress=True, paper="Liu et al. 2021, ICCV"),
+    "pkd": Method("jkd.losses.maps:pkd", taps=True, regress=True, paper="Cao et al. 2022, arXiv 2207.02039"),
 }
 
 # Every term also takes these: the weight multiplies the loss, the schedule multiplies the weight over the run.

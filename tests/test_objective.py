@@ -74,10 +74,11 @@ def test_a_weight_of_zero_is_no_term():
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_listed_method_can_be_a_term(name: str):
-    goal = _objective({name: 1.0})
+    method = methods.METHODS[name]
+    taps = {"student_tap": "map", "teacher_tap": "map"} if method.maps else {}
+    goal = _objective({name: {"weight": 1.0} | taps})
     total, values = _value(goal)
     assert np.isfinite(total) and total == pytest.approx(values[name])
-    method = methods.METHODS[name]
     assert goal.terms[0].needs <= INPUTS and goal.terms[0].needs
     assert bool(goal.student_taps) == method.taps
 

@@ -1,15 +1,17 @@
 """Losses between the relations that the samples of a batch have to each other."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jkd.losses.logits import kl_divergence, mean_of
+from jkd.losses.norms import COINCIDENT, flat_rows, inner, norm, unit
 
 # Entries of the [anchor, j, k] table of angles that are held at once: the whole table up to a batch of 128.
 ANGLES_AT_ONCE = 128**3
-# Squared distances up to this one count as 0 (as in the authors' code), and have gradient 0.
-COINCIDENT = 1e-12
+PKT_FLOOR = 1e-7  # as in the authors' code
 # Finite, so that a masked entry has probability 0 and no NaN: log 0 would meet 0 in the product.
 MASKED = -1e9
 
@@ -32,7 +34,7 @@ def rkd(
 
     References: Park, Kim, Lu, Cho 2019, arXiv 1904.05068.
     """
-    student, teacher = _rows(student_feature), jax.lax.stop_gradient(_rows(teacher_feature))
+    student, teacher = flat_rows(student_feature), jax.lax.stop_gradient(flat_rows(teacher_feature))
     loss = jnp.zeros((), jnp.float32)
     if distance_weight:
         difference = _mean_one(_distances(student)) - _mean_one(_distances(teacher))
@@ -49,8 +51,8 @@ def sp(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *
 
     References: Tung, Mori 2019, arXiv 1907.09682.
     """
-    student, teacher = _rows(student_feature), jax.lax.stop_gradient(_rows(teacher_feature))
-    return jnp.mean((_unit(_inner(student, student)) - _unit(_inner(teacher, teacher))) ** 2)
+    student, teacher = flat_rows(student_feature), jax.lax.stop_gradient(flat_rows(teacher_feature))
+    return jnp.mean((unit(inner(student, student)) - unit(inner(teacher, teacher))) ** 2)
 
 
 def relation_matching(
@@ -75,16 +77,93 @@ def relation_matching(
         others &= anchor_mask[None, :] > 0
 
     def log_relations(rows: Float[Array, "b p"]) -> Float[Array, "b b"]:
-        return jax.nn.log_softmax(jnp.where(others, _inner(rows, rows) / temperature, MASKED))
+        return jax.nn.log_softmax(jnp.where(others, inner(rows, rows) / temperature, MASKED))
 
     return mean_of(kl_divergence(jnp.exp(log_relations(teacher)), log_relations(student)), anchor_mask)
+
+
+def pkt(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *t"]) -> Float[Array, ""]:
+    """Probabilistic knowledge transfer: mean over all pairs of p_T log(p_T / p_S).
+
+    p_ij is (cosine + 1) / 2 of two samples, each row scaled to sum 1, the sample itself among them.
+
+    References: Passalis, Tefas 2018, arXiv 1803.10837.
+    """
+
+    def relations(feature: Float[Array, "b *d"]) -> Float[Array, "b b"]:
+        rows = unit(flat_rows(feature))
+        near = (inner(rows, rows) + 1) / 2
+        return near / jnp.maximum(jnp.sum(near, axis=1, keepdims=True), PKT_FLOOR)
+
+    student, teacher = relations(student_feature), jax.lax.stop_gradient(relations(teacher_feature))
+    return jnp.mean(teacher * jnp.log((teacher + PKT_FLOOR) / (student + PKT_FLOOR)))
+
+
+def cckd(
+    student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *t"], *, gamma: float, order: int
+) -> Float[Array, ""]:
+    """Correlation congruence: ||K_T - K_S||_F^2 / B^2 of the kernel tables of the unit-norm taps.
+
+    K is exp(-gamma ||a - b||^2) as a Taylor series up to `order`, exp(-2 gamma) sum_p (2 gamma a . b)^p / p!; with
+    `gamma = 0` it is the bilinear kernel a . b. Not the "CC" of some code bases, which depends on the batch's order.
+
+    References: Peng et al. 2019, arXiv 1904.01802.
+    """
+
+    def kernel(feature: Float[Array, "b *d"]) -> Float[Array, "b b"]:
+        rows = unit(flat_rows(feature))
+        cosine = inner(rows, rows)
+        if not gamma:
+            return cosine
+        terms = [(2 * gamma * cosine) ** power / math.factorial(power) for power in range(order + 1)]
+        return math.exp(-2 * gamma) * sum(terms[1:], start=terms[0])
+
+    return jnp.mean((kernel(student_feature) - jax.lax.stop_gradient(kernel(teacher_feature))) ** 2)
+
+
+def gkd(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *t"]) -> Float[Array, ""]:
+    """Graph knowledge distillation: sum of squared differences between the graphs that two taps span over a batch.
+
+    A graph's edges are cosines, none to itself, scaled by 1 / sqrt(degree_i degree_j). Taps after a ReLU have no
+    negative cosine; of others those edges are left out, as degrees must not be negative.
+
+    References: Lassance et al. 2020, arXiv 1911.03080.
+    """
+
+    def graph(feature: Float[Array, "b *d"]) -> Float[Array, "b b"]:
+        rows = unit(flat_rows(feature))
+        edges = jnp.maximum(inner(rows, rows), 0.0) * (1 - jnp.eye(len(rows), dtype=jnp.float32))
+        degree = jnp.sum(edges, axis=1)
+        linked = degree > COINCIDENT
+        scale = jnp.where(linked, jax.lax.rsqrt(jnp.where(linked, degree, 1.0)), 0.0)
+        return edges * scale[:, None] * scale[None, :]
+
+    return jnp.sum((graph(student_feature) - jax.lax.stop_gradient(graph(teacher_feature))) ** 2)
+
+
+def irg_edge(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *t"]) -> Float[Array, ""]:
+    """Instance relationship graph, its edges: ||E_T - E_S||_F^2 / (2 B), E the squared distances over their largest.
+
+    The largest distance has no gradient.
+
+    References: Liu et al. 2019, CVPR.
+    """
+
+    def edges(feature: Float[Array, "b *d"]) -> Float[Array, "b b"]:
+        rows = flat_rows(feature)
+        squared = jnp.sum((rows[:, None, :] - rows[None, :, :]) ** 2, axis=-1)
+        largest = jax.lax.stop_gradient(jnp.max(squared))
+        return squared / jnp.where(largest > 0, largest, 1.0)
+
+    student, teacher = edges(student_feature), jax.lax.stop_gradient(edges(teacher_feature))
+    return jnp.sum((teacher - student) ** 2) / (2 * student.shape[0])
 
 
 def _angle_loss(student: Float[Array, "b s"], teacher: Float[Array, "b t"]) -> Float[Array, ""]:
     batch = student.shape[0]
 
     def of_anchor(anchor: tuple[Float[Array, "1 s"], Float[Array, "1 t"]]) -> Float[Array, ""]:
-        cosines = [_inner(unit, unit) for unit in (_unit(anchor[0] - student), _unit(anchor[1] - teacher))]
+        cosines = [inner(units, units) for units in (unit(anchor[0] - student), unit(anchor[1] - teacher))]
         return jnp.mean(_smooth_l1(cosines[0] - cosines[1]))
 
     each = (student[:, None, :], teacher[:, None, :])
@@ -94,30 +173,9 @@ def _angle_loss(student: Float[Array, "b s"], teacher: Float[Array, "b t"]) -> F
     return jnp.mean(jax.lax.map(jax.checkpoint(of_anchor), each, batch_size=max(1, anchors)))
 
 
-def _rows(feature: Float[Array, "b *s"]) -> Float[Array, "b d"]:
-    return feature.astype(jnp.float32).reshape(feature.shape[0], -1)
-
-
-def _inner(left: Float[Array, "b d"], right: Float[Array, "c d"]) -> Float[Array, "b c"]:
-    return jnp.matmul(left, right.T, precision="highest")  # elsewhere than on CPU the default is less than float32
-
-
-def _norm(rows: Float[Array, "*b d"]) -> Float[Array, "*b"]:
-    """Euclidean norm; 0 with gradient 0 where it is all but 0."""
-    squared = jnp.sum(rows**2, axis=-1)
-    apart = squared > COINCIDENT
-    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
-
-
-def _unit(rows: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """Rows scaled to unit norm; a row of zeros stays one."""
-    norm = _norm(rows)[..., None]
-    return jnp.where(norm > 0, rows / jnp.where(norm > 0, norm, 1.0), 0.0)
-
-
 def _distances(rows: Float[Array, "b d"]) -> Float[Array, "b b"]:
     # From differences, not from inner products, which cancel where two samples are near each other.
-    return _norm(rows[:, None, :] - rows[None, :, :])
+    return norm(rows[:, None, :] - rows[None, :, :])
 
 
 def _mean_one(distances: Float[Array, "b b"]) -> Float[Array, "b b"]:

@@ -33,12 +33,15 @@ def of_method(name: str) -> Loss:
         if parameter.kind is parameter.KEYWORD_ONLY
     }
 
+    def tap(rows: jax.Array) -> jax.Array:
+        return rows[..., None] if method.maps else rows  # a map of one channel
+
     def loss(student: jax.Array, teacher: jax.Array, beliefs: jax.Array) -> jax.Array:
         given: dict[str, Any] = {
             "student_logits": student,
             "teacher_logits": teacher,
-            "student_feature": student,
-            "teacher_feature": teacher,
+            "student_feature": tap(student),
+            "teacher_feature": tap(teacher),
             "student_projection": unit(student),
             "teacher_projection": unit(teacher),
             "joined": beliefs,

@@ -37,3 +37,20 @@ def test_losses_of_a_batch_of_one_are_zero() -> None:
     assert relations.relation_matching(one, one, temperature=0.1) == 0
     assert contrastive.info_nce(one, one, temperature=0.1) == 0
     assert _rkd(one, 2 * one) == 0
+
+
+def test_gkd_leaves_out_negative_cosines_and_is_finite_where_a_sample_has_no_neighbour() -> None:
+    student = jnp.asarray([[1.0, 0], [1, 1], [-1, -1], [0, 0]])
+    loss, gradient = jax.jit(jax.value_and_grad(relations.gkd))(student, student[::-1])
+    # one edge on either side, of weight 1, at other places: two entries of each table
+    np.testing.assert_allclose(loss, 4, rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_cckd_of_high_order_is_the_gaussian_kernel() -> None:
+    def kernel(rows: jax.Array) -> np.ndarray:
+        unit = np.asarray(rows, np.float64) / np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.exp(-0.4 * ((unit[:, None] - unit[None]) ** 2).sum(-1))
+
+    expected = np.mean((kernel(STUDENT) - kernel(TEACHER)) ** 2)
+    np.testing.assert_allclose(relations.cckd(STUDENT, TEACHER, gamma=0.4, order=10), expected, rtol=1e-4)
