@@ -22,6 +22,7 @@ class Method:
       regress: whether the student's tap is first mapped to the teacher's width by a learned linear map.
       tokens: whether it compares the tokens of texts.
       objects: whether it reads the heads or boxes of a detector.
+      own: `module:function (key, channels of the teacher's tap) -> parameters` that it gets as `context`.
       edges: what it takes from the graph: `beliefs` (joined ones, so a student needs edges), `features` (the feature
         join, which without edges gathers nothing), or nothing.
       distance: whether it is 0 where student and teacher agree; not where its target is another.
@@ -36,6 +37,7 @@ class Method:
     regress: bool = False
     tokens: bool = False
     objects: bool = False
+    own: str = ""
     edges: str = ""
     distance: bool = True
     paper: str = ""
@@ -151,6 +153,54 @@ METHODS: dict[str, Method] = {
         objects=True,
         distance=False,
         paper="true boxes; Redmon & Farhadi 2018, arXiv 1804.02767; Bochkovskiy et al. 2020, arXiv 2004.10934",
+    ),
+    "objectness_scaled": Method(
+        "jkd.losses.detection:objectness_scaled",
+        {"window": 3, "objectness_weight": 1.0, "box_weight": 1.0, "class_weight": 1.0},
+        taps=True,
+        objects=True,
+        tap="head*",
+        paper="with FM-NMS; Mehta & Ozturk 2018, arXiv 1805.06361",
+    ),
+    "class_kd": Method(
+        "jkd.losses.detection:class_kd",
+        {"temperature": 2.0, "threshold": 0.5},
+        taps=True,
+        objects=True,
+        tap="head*",
+        paper="KD on each class's sigmoid; Hinton et al. 2015, arXiv 1503.02531",
+    ),
+    "localization_kd": Method(
+        "jkd.losses.detection:yolo_localization_kd",
+        {"temperature": 1.0},
+        taps=True,
+        objects=True,
+        tap="head*",
+        paper="LD, a bounded form for anchors; Zheng et al. 2022, arXiv 2102.12252",
+    ),
+    "confident_hint": Method(
+        "jkd.losses.detection:confident",
+        taps=True,
+        objects=True,
+        tap="neck*",
+        regress=True,
+        paper="hint on necks, weighted by the teacher's confidence; Chen et al. 2017",
+    ),
+    "fgd": Method(
+        "jkd.losses.fgd:focal_global",
+        {
+            "foreground": 1e-3,
+            "background": 5e-4,
+            "attention": 1e-3,
+            "relation": 5e-6,
+            "temperature": 0.5,
+        },
+        taps=True,
+        objects=True,
+        tap="neck*",
+        regress=True,
+        own="jkd.losses.fgd:init_fgd",
+        paper="Yang et al. 2022, arXiv 2111.11837",
     ),
     "pseudo_labels": Method(
         "jkd.losses.yolo:pseudo_labels",

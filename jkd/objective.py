@@ -18,6 +18,7 @@ taps. Terms of detectors get
     student_description, teacher_description what the heads mean: static (`jkd.losses.yolo_heads.Heads`)
     boxes, box_classes, box_mask             [B, M, 4], [B, M], [B, M]: true ones, or the teacher's
     annotated                                [B] 1 where they are the true ones
+    context                                  the term's own parameters, from its `own` (see `jkd.methods`)
 
 A tap's name may hold a `*` for the layer, as in `layer*/hidden`: the term then stands for one term a pair of layers,
 which `layers` picks (see `jkd.layer_map`), with equal shares of its weight.
@@ -67,6 +68,7 @@ INPUTS = frozenset(
         "box_classes",
         "box_mask",
         "annotated",
+        "context",
     ]
 )
 OF_ANCHORS = frozenset(["student_logits", "teacher_logits", "student_projection", "teacher_projection"])
@@ -100,6 +102,7 @@ class Term:
     teacher_tap: str
     regress: bool
     detach: bool
+    own: Callable[[Key[Array, ""], int], Any] | None = None
 
     @property
     def needs(self) -> frozenset[str]:
@@ -120,11 +123,10 @@ class Term:
 def make_term(name: str, settings: Mapping[str, Any] | ConfigDict) -> Term:
     """Binds a line of `jkd.methods` to a config's settings of it."""
     method = methods.METHODS[name]
-    module, _, function = method.function.partition(":")
     chosen = {key: settings[key] for key in method.options if key != "detach"}
     return Term(
         name=name,
-        function=getattr(importlib.import_module(module), function),
+        function=_named(method.function),
         weight=settings["weight"],
         schedule=settings["schedule"],
         warmup=settings["warmup"],
@@ -133,7 +135,14 @@ def make_term(name: str, settings: Mapping[str, Any] | ConfigDict) -> Term:
         teacher_tap=settings["teacher_tap"] if method.taps else "",
         regress=method.regress,
         detach=bool(settings["detach"]) if "detach" in method.options else False,
+        own=_named(method.own) if method.own else None,
     )
+
+
+def _named(path: str) -> Callable[..., Any]:
+    module, _, function = path.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
 
 
 @dataclass(frozen=True)
@@ -187,6 +196,10 @@ class Objective:
                 assert teacher is not None
                 wide, out = student.taps[term.student_tap].shape[-1], teacher.taps[term.teacher_tap].shape[-1]
                 params[term.name] = projection.init_projection(random.subkey(key, 100 + index), wide, out)
+            if term.own:
+                assert teacher is not None
+                channels = teacher.taps[term.teacher_tap].shape[-1]
+                params[f"{term.name}_context"] = term.own(random.subkey(key, 10_000 + index), channels)
         if self.projects:
             assert teacher is not None
             feature, own = teacher.anchors.feature.shape[-1], student.anchors.feature.shape[-1]
@@ -265,6 +278,8 @@ class Objective:
                 return described[what]
             assert side is not None, name
             return tuple(side.taps[tap] for tap in described[what])
+        if name == "context":
+            return params[f"{term.name}_context"]
         if name == "anchor_mask":
             return student.anchors.mask if self.masked else None
         if name == "student_logits":

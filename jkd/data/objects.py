@@ -136,7 +136,10 @@ class ObjectSource:
         self._pixels, self._blobs, self._digests, self._rules = pixels, list(blobs), list(digests), rules
         self._train_difficult = train_difficult
         over = self._number_objects(max_boxes, train_difficult)
-        self.counts: Mapping[str, int] = dict(counts or {}) | {"over": over, "unannotated": int((self.labels < 0).sum())}
+        self.counts: Mapping[str, int] = dict(counts or {}) | {
+            "over": over,
+            "unannotated": int((self.labels < 0).sum()),
+        }
 
     def _number_objects(self, max_boxes: int, train_difficult: bool) -> int:
         """Fills the arrays of training objects; returns how many were left out for want of slots."""

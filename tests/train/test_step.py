@@ -11,7 +11,9 @@ from jkd import digest, sharding
 from jkd.methods import METHODS as EVERY
 from jkd.train.dispatch import MeshStep
 
-METHODS = sorted(name for name, it in EVERY.items() if not (it.tokens or it.objects or it.maps))  # a perceptron has none
+METHODS = sorted(
+    name for name, it in EVERY.items() if not (it.tokens or it.objects or it.maps)
+)  # a perceptron has none
 EVERYTHING: dict[str, Any] = {name: 0.1 for name in METHODS} | {"projection": {"weight": 0.1, "detach": False}}
 
 
