@@ -50,7 +50,7 @@ def cards(
 
 
 def alike(one: Boxes, other: Boxes) -> float:
-    """Pairs of boxes of one class that overlap by 0.5 over pairs and boxes left alone; 1 where there is no box at all."""
+    """Pairs of boxes of one class that overlap by 0.5, over pairs and boxes left alone; 1 of no box."""
     free = list(other)
     pairs = 0
     for box in one:
