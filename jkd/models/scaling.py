@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jkd import random
 from jkd.errors import UserError
 from jkd.models.darknet import (
     MOST_LAYERS,
@@ -81,7 +80,7 @@ def adapted(variables: dict[str, Any], cfg: Cfg, classes: int, key: Key[Array, "
     for index, layer in enumerate(cfg.layers):
         if not isinstance(layer, YoloHead):
             continue
-        mine = random.subkey(key, index)
+        mine = jax.random.fold_in(key, index)
         old, boxes = layer.classes, len(layer.mask)
         conv = made["params"][f"conv{index - 1}"]
         kernel = conv["kernel"].reshape(*conv["kernel"].shape[:3], boxes, 5 + old)[..., :5]
