@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
+
+from ml_collections import ConfigDict
 
 from jkd.data.annotations import Annotated
 from jkd.data.decode import Rules
@@ -11,6 +13,7 @@ from jkd.data.objects import Canvas, ObjectSource, joined
 from jkd.data.objects import load as load_listing
 from jkd.errors import UserError, did_you_mean, some
 
+Given: TypeAlias = Mapping[str, Any] | ConfigDict
 KINDS = ("coco", "shapes", "tfds:NAME", "voc", "yolo")
 
 
@@ -55,10 +58,10 @@ class ObjectSettings:
     shapes: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "ObjectSettings":
+    def of(cls, data: Given) -> "ObjectSettings":
         """Those of `config.data`, or of any mapping; keys that it has not stay at their defaults."""
         given = {field.name: data[field.name] for field in fields(cls) if field.name in data}
-        return cls(**given | {"classes": tuple(given.get("classes", ()))})
+        return cls(**given | dict(classes=tuple(given.get("classes", ())), shapes=dict(given.get("shapes") or {})))
 
 
 def is_objects(source: str) -> bool:
@@ -66,7 +69,7 @@ def is_objects(source: str) -> bool:
     return source in KINDS
 
 
-def load(settings: ObjectSettings | Mapping[str, Any]) -> tuple[ObjectSource, ObjectSource]:
+def load(settings: ObjectSettings | Given) -> tuple[ObjectSource, ObjectSource]:
     """The training and the test source.
 
     Raises:
@@ -85,7 +88,7 @@ def load(settings: ObjectSettings | Mapping[str, Any]) -> tuple[ObjectSource, Ob
     return train, test
 
 
-def load_splits(settings: ObjectSettings | Mapping[str, Any], splits: Sequence[str]) -> list[ObjectSource]:
+def load_splits(settings: ObjectSettings | Given, splits: Sequence[str]) -> list[ObjectSource]:
     """A source for each of some splits (the first is limited by `limit`, the others by `test_limit`), of one canvas and
     the same classes; no image is in two of them.
 

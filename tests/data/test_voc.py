@@ -129,7 +129,7 @@ def test_settings_that_do_not_fit_are_refused(root, differs, message):
 
 def test_bccd_as_it_is(shared):
     splits = load_splits(
-        dict(source="voc", path=str(shared / "data" / "bccd" / "BCCD"), image_size=64), ["train", "val", "test"]
+        dict(source="voc", path=str(shared / "data" / "bccd" / "BCCD"), image_size=16), ["train", "val", "test"]
     )
     assert [len(source) for source in splits] == [205, 87, 72]
     assert splits[0].classes == ("Platelets", "RBC", "WBC")
