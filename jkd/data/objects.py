@@ -136,10 +136,8 @@ class ObjectSource:
         self._pixels, self._blobs, self._digests, self._rules = pixels, list(blobs), list(digests), rules
         self._train_difficult = train_difficult
         over = self._number_objects(max_boxes, train_difficult)
-        self.counts: Mapping[str, int] = dict(counts or {}) | {
-            "over": over,
-            "unannotated": int((self.labels < 0).sum()),
-        }
+        unannotated = int((self.labels < 0).sum())
+        self.counts: Mapping[str, int] = dict(counts or {}) | {"over": over, "unannotated": unannotated}
 
     def _number_objects(self, max_boxes: int, train_difficult: bool) -> int:
         """Fills the arrays of training objects; returns how many were left out for want of slots."""
@@ -147,8 +145,8 @@ class ObjectSource:
         for found in self._annotations:
             kept = np.flatnonzero(~found.crowd & (~found.difficult | train_difficult))
             if max_boxes and len(kept) > max_boxes:
-                sides = found.boxes[kept, 2:] - found.boxes[kept, :2]
-                largest = np.argsort(-(sides[:, 0] * sides[:, 1]), kind="stable")[:max_boxes]
+                area = (found.boxes[kept, 2:] - found.boxes[kept, :2]).prod(1)
+                largest = np.argsort(-area, kind="stable")[:max_boxes]
                 over += len(kept) - max_boxes
                 kept = np.sort(kept[largest])
             chosen.append(kept)
@@ -209,8 +207,7 @@ class ObjectSource:
         found = self._annotations[int(index)]
         classes = found.classes.astype(np.int32)
         size, boxes = self._placements[int(index)].image, found.boxes.astype(np.float64)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        area = np.where(np.isfinite(found.area), found.area, sides[:, 0] * sides[:, 1])
+        area = np.where(np.isfinite(found.area), found.area, (boxes[:, 2:] - boxes[:, :2]).prod(1))
         return Truth(size, boxes, classes, found.crowd, found.difficult, area)
 
     def placement(self, index: int) -> Placement:
