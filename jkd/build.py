@@ -14,12 +14,13 @@ from ml_collections import ConfigDict
 from jkd import config as configs
 from jkd import digest, networks, objective, processes, random, sharding, xla
 from jkd.data import DataSet, Images, Inputs, open_dataset
+from jkd.data.object_inputs import Objects
 from jkd.data.text_inputs import Texts
 from jkd.errors import UserError
-from jkd.models import TEXT_MODELS, build_model
+from jkd.models import DETECTORS, TEXT_MODELS, build_model
 from jkd.pretrained import bert, hub, vgg
 from jkd.pretrained import callable as own_function
-from jkd.tasks import TASKS, Task
+from jkd.tasks import Task, make_task
 from jkd.train.dispatch import MeshStep, PmapStep, Step
 from jkd.train.elastic import elastic_step
 from jkd.train.given import Run
@@ -68,10 +69,11 @@ class Session:
     mesh: Mesh
     task: Task
     _programs: dict[str, Compiled] = field(default_factory=dict)
-    _predictors: dict[tuple[int, int], tuple[Apply, Predictor]] = field(default_factory=dict)
+    _predictors: dict[tuple[int, int, str], tuple[Apply, Predictor]] = field(default_factory=dict)
     _inputs: dict[str, Inputs] = field(default_factory=dict)
     _applies: dict[str, Apply] = field(default_factory=dict)
     _inits: dict[str, Callable[[Run], PyTree]] = field(default_factory=dict)
+    _tasks: dict[str, Task] = field(default_factory=dict)
 
     @cached_property
     def loaded_teacher(self) -> Teacher | None:
@@ -92,6 +94,8 @@ class Session:
                         "teacher.init to it instead."
                     )
                 variables = loaded.variables
+            elif network.model == "yolo":
+                variables = networks.yolo_variables(network, classes)
             else:
                 variables = vgg.load(network.weights, module, shape)
             made_of = {"network": configs.as_dict(network), "variables": digest.of_tree(variables)}
@@ -117,6 +121,8 @@ class Session:
         classes = len(self.dataset.classes)
         if folder := networks.folder_of(network):
             return networks.of_folder(folder, network, classes)
+        if network.model == "yolo":
+            return networks.yolo_of(network, classes, axis)
         inputs = self.inputs_of(network)
         words = inputs.tokenizer if isinstance(inputs, Texts) else None
         longest = self.config.data.max_length
@@ -137,6 +143,8 @@ class Session:
     def inputs_of(self, network: ConfigDict) -> Inputs:
         """How samples become what a network is fed; the same object for networks that read them alike."""
         data = self.config.data
+        if self.dataset.kind == "objects":
+            return self._inputs.setdefault("objects", Objects(self.dataset.shape))
         if self.dataset.kind == "images":
             return self._inputs.setdefault("images", Images(self.dataset.shape, data.mean, data.std))
         place = networks.tokenizer_of(network, self.config.teacher)
@@ -148,18 +156,25 @@ class Session:
             )
         return self._inputs[key]
 
-    def predictor(self, apply: Apply, network: ConfigDict) -> Predictor:
-        """The compiled predictor of a network's `apply`, made once."""
-        inputs = self.inputs_of(network)
-        key = (id(apply), id(inputs))
+    def task_of(self, network: ConfigDict) -> Task:
+        """The task as a network has it; the same object for equal networks."""
+        module = self.module(network)
+        return self._tasks.setdefault(repr(module), make_task(self.task.name, module, self.dataset.shape))
+
+    def predictor(self, apply: Apply, network: ConfigDict, of_nodes: bool = False) -> Predictor:
+        """The compiled predictor of a network's `apply`, made once: its answers, or what it says of given nodes."""
+        inputs, task = self.inputs_of(network), self.task_of(network)
+        key = (id(apply), id(inputs), "" if task.describe is task.predict else str(of_nodes))
         if key not in self._predictors:
-            self._predictors[key] = (apply, Predictor(apply, inputs, self.mesh))
+            read = task.describe if of_nodes else task.predict
+            self._predictors[key] = (apply, Predictor(apply, inputs, self.mesh, read))
         return self._predictors[key][1]
 
     def objective_of(self, network: ConfigDict, views: int, where: str) -> objective.Objective:
         """The objective of a student on a graph with so many views; terms over layers are spelled out by depth."""
         own, theirs = (getattr(self.module(each), "depth", 0) for each in (network, self.config.teacher))
-        return objective.make_objective(network, views, (own, theirs), where)
+        described = (self.task_of(network).described, self.task_of(self.config.teacher).described)
+        return objective.make_objective(network, views, (own, theirs), where, described)
 
     def program(
         self, network: ConfigDict, goal: objective.Objective, teacher: Apply | None, samples: int, where: str
@@ -175,7 +190,7 @@ class Session:
             sharding.check_batch(self.parts, settings.batch, settings.accumulate, where)
             own, theirs = self.inputs_of(network), self.inputs_of(self.config.teacher)
             program = Program(
-                task=self.task,
+                task=self.task_of(network),
                 module=self.module(network),
                 objective=goal,
                 optimizer=make_optimizer(settings.optimizer, steps),
@@ -185,6 +200,7 @@ class Session:
                 inputs=own,
                 teacher=teacher,
                 teacher_inputs=theirs if teacher and theirs is not own else None,
+                teacher_task=self.task_of(self.config.teacher) if teacher else None,
                 parts=settings.accumulate,
             )
             self._programs[key] = Compiled(
@@ -212,29 +228,36 @@ def open_session(config: ConfigDict) -> Session:
     """Opens the data set and the devices of a resolved config."""
     xla.set_flags(config.reduction, config.deterministic, config.shards)
     processes.look()
-    dataset = open_dataset(config.data)
+    dataset, task = open_dataset(config.data), make_task(config.task)
+    if dataset.kind not in task.kinds:
+        raise UserError(f"task: '{task.name}' is about {' or '.join(task.kinds)}, but the data are {dataset.kind}.")
     for where, network in (("teacher", config.teacher), *((f"students.{n}", s) for n, s in config.students.items())):
         _check_kind(where, network, dataset)
     if dataset.kind == "images" and len(config.data.mean) not in (1, dataset.shape[-1]):
         raise UserError(f"data.mean: expected {dataset.shape[-1]} numbers, one a channel, got {config.data.mean}.")
-    return Session(config, dataset, _mesh(config), TASKS[config.task])
+    return Session(config, dataset, _mesh(config), task)
 
 
-# Augmentations by what they are of.
-OF_IMAGES = ("shift", "pad_crop", "flip", "cutout", "mixup", "cutmix")
-OF_TEXTS = ("mask", "drop", "replace")
+# Augmentations by what they are of, with the value that switches each off.
+AUGMENTATIONS: dict[str, dict[str, int]] = {
+    "images": dict.fromkeys(("shift", "pad_crop", "flip", "cutout", "mixup", "cutmix"), 0),
+    "texts": dict.fromkeys(("mask", "drop", "replace"), 0),
+    "objects": dict.fromkeys(("flip", "jitter", "hue", "mosaic"), 0) | dict.fromkeys(("saturation", "exposure"), 1),
+}
 
 
 def _check_kind(where: str, network: ConfigDict, dataset: DataSet) -> None:
     """Refuses a network or an augmentation that is not for what the data set holds."""
-    augment, texts = network.train.augment, dataset.kind == "texts"
-    if (network.model in TEXT_MODELS) != texts and not network.get("fn", ""):
-        known = ", ".join(TEXT_MODELS) if texts else "mlp or a vgg"
-        raise UserError(f"{where}.model: '{network.model}' does not read {dataset.kind}. Use {known}.")
-    for key in OF_IMAGES if texts else OF_TEXTS:
-        if augment[key]:
-            raise UserError(f"{where}.train.augment.{key}: {augment[key]}, but the data are {dataset.kind}.")
-    if texts:
+    augment, kind = network.train.augment, dataset.kind
+    reads = "texts" if network.model in TEXT_MODELS else "objects" if network.model in DETECTORS else "images"
+    if reads != kind and not network.get("fn", ""):
+        known = {"texts": ", ".join(TEXT_MODELS), "objects": ", ".join(DETECTORS), "images": "mlp or a vgg"}[kind]
+        raise UserError(f"{where}.model: '{network.model}' does not read {kind}. Use {known}.")
+    off = {key: value for others in AUGMENTATIONS.values() for key, value in others.items()}
+    for key, value in off.items():
+        if key not in AUGMENTATIONS[kind] and augment[key] != value:
+            raise UserError(f"{where}.train.augment.{key}: {augment[key]}, but the data are {kind}.")
+    if kind != "images":
         return
     side = min(dataset.shape[:2])
     for key in ("shift", "pad_crop", "cutout"):

@@ -21,6 +21,8 @@ class Method:
       maps: whether the taps must have positions, `[B, H, W, C]` or `[B, L, C]`.
       regress: whether the student's tap is first mapped to the teacher's width by a learned linear map.
       tokens: whether it compares the tokens of texts.
+      objects: whether it reads the heads or boxes of a detector.
+      own: `module:function (key, channels of the teacher's tap) -> parameters` that it gets as `context`.
       edges: what it takes from the graph: `beliefs` (joined ones, so a student needs edges), `features` (the feature
         join, which without edges gathers nothing), or nothing.
       distance: whether it is 0 where student and teacher agree; not where its target is another.
@@ -34,10 +36,23 @@ class Method:
     maps: bool = False
     regress: bool = False
     tokens: bool = False
+    objects: bool = False
+    own: str = ""
     edges: str = ""
     distance: bool = True
     paper: str = ""
 
+
+# Options of terms that train on boxes; see `jkd.losses.yolo.yolo_loss`.
+BOXES: dict[str, Any] = {
+    "overlap": "ciou",
+    "ignore": 0.5,
+    "extra": 0.213,
+    "smoothing": 0.0,
+    "box_weight": 5.0,
+    "objectness_weight": 1.0,
+    "class_weight": 1.0,
+}
 
 METHODS: dict[str, Method] = {
     "cross_entropy": Method(
@@ -131,6 +146,68 @@ METHODS: dict[str, Method] = {
         tokens=True,
         tap="layer*/value",
         paper="MiniLMv2; Wang et al. 2021, arXiv 2012.15828",
+    ),
+    "yolo": Method(
+        "jkd.losses.yolo:detection",
+        BOXES,
+        objects=True,
+        distance=False,
+        paper="true boxes; Redmon & Farhadi 2018, arXiv 1804.02767; Bochkovskiy et al. 2020, arXiv 2004.10934",
+    ),
+    "objectness_scaled": Method(
+        "jkd.losses.detection:objectness_scaled",
+        {"window": 3, "objectness_weight": 1.0, "box_weight": 1.0, "class_weight": 1.0},
+        taps=True,
+        objects=True,
+        tap="head*",
+        paper="with FM-NMS; Mehta & Ozturk 2018, arXiv 1805.06361",
+    ),
+    "class_kd": Method(
+        "jkd.losses.detection:class_kd",
+        {"temperature": 2.0, "threshold": 0.5},
+        taps=True,
+        objects=True,
+        tap="head*",
+        paper="KD on each class's sigmoid; Hinton et al. 2015, arXiv 1503.02531",
+    ),
+    "localization_kd": Method(
+        "jkd.losses.detection:yolo_localization_kd",
+        {"temperature": 1.0},
+        taps=True,
+        objects=True,
+        tap="head*",
+        paper="LD, a bounded form for anchors; Zheng et al. 2022, arXiv 2102.12252",
+    ),
+    "confident_hint": Method(
+        "jkd.losses.detection:confident",
+        taps=True,
+        objects=True,
+        tap="neck*",
+        regress=True,
+        paper="hint on necks, weighted by the teacher's confidence; Chen et al. 2017",
+    ),
+    "fgd": Method(
+        "jkd.losses.fgd:focal_global",
+        {
+            "foreground": 1e-3,
+            "background": 5e-4,
+            "attention": 1e-3,
+            "relation": 5e-6,
+            "temperature": 0.5,
+        },
+        taps=True,
+        objects=True,
+        tap="neck*",
+        regress=True,
+        own="jkd.losses.fgd:init_fgd",
+        paper="Yang et al. 2022, arXiv 2111.11837",
+    ),
+    "pseudo_labels": Method(
+        "jkd.losses.yolo:pseudo_labels",
+        BOXES,
+        objects=True,
+        distance=False,
+        paper="the teacher's boxes where there are no true ones; Lee 2013",
     ),
     "sp": Method("jkd.losses.relations:sp", taps=True, paper="Tung & Mori 2019, arXiv 1907.09682"),
     "pkt": Method("jkd.losses.relations:pkt", taps=True, paper="Passalis & Tefas 2018, arXiv 1803.10837"),

@@ -1,9 +1,10 @@
-"""Where networks of texts come from: tokenizers, the sizes in a Hugging Face folder, and where training starts."""
+"""Where networks come from: tokenizers and Hugging Face folders, Darknet files, and where training starts."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -12,9 +13,13 @@ from jkd.data import Source
 from jkd.data.text_inputs import Texts
 from jkd.errors import UserError
 from jkd.models import Bert
-from jkd.pretrained import bert, hub, shrink
+from jkd.models.darknet import Cfg
+from jkd.models.scaling import adapted, scaled, with_classes
+from jkd.models.yolo import Yolo
+from jkd.pretrained import bert, darknet, darknet_weights, hub, shrink
 from jkd.train.state import PyTree
 
+SMALL = "small"  # `cfg` of the small detector that jkd brings
 TEACHER = "teacher"  # `init` of a student that is cut out of its teacher
 NEAR = 8  # tokens that one may be replaced by
 Start = Callable[[PyTree, Any], PyTree]  # `(variables as drawn, run) -> variables`
@@ -88,6 +93,8 @@ def start_of(network: ConfigDict, module: Any, teacher: tuple[Any, PyTree] | Non
             raise UserError("init: 'teacher' is for a bert that is cut out of a bert teacher.")
         old, variables = teacher
         return lambda fresh, run: shrink.start(old, variables, module, fresh, _layers(network.init_layers))
+    if isinstance(module, Yolo):
+        return _from_darknet(network, module)
     if not isinstance(module, Bert):
         raise UserError(f"init: '{network.init}' holds a bert, but the model is '{network.model}'.")
     folder = hub.resolve(network.init)
@@ -99,11 +106,50 @@ def start_of(network: ConfigDict, module: Any, teacher: tuple[Any, PyTree] | Non
     return loaded
 
 
+def yolo_of(network: ConfigDict, classes: int, axis: str | None = None) -> Yolo:
+    """The detector that a network's Darknet cfg describes, scaled and for the data's classes."""
+    cfg = scaled(_cfg(network), network.cfg_width, network.cfg_depth)
+    return Yolo(with_classes(cfg, classes), network.dropout > 0, jnp.dtype(network.dtype), axis)
+
+
+def yolo_variables(network: ConfigDict, classes: int) -> PyTree:
+    """A detector's variables as its `weights` are, for as many classes as the data has."""
+    cfg = _cfg(network)
+    if {head.classes for head in cfg.heads} != {classes}:
+        raise UserError(
+            f"teacher.weights: {network.weights} knows {cfg.heads[0].classes} classes, the data {classes}. Fine-tune "
+            "it: set teacher.init to it instead."
+        )
+    return jax.tree.map(np.asarray, darknet_weights.load(network.weights, cfg)[0])
+
+
+def _cfg(network: ConfigDict) -> Cfg:
+    return darknet.small() if network.cfg == SMALL else darknet.load(network.cfg)
+
+
+def _from_darknet(network: ConfigDict, module: Yolo) -> Start:
+    """Weights of the network's cfg; what gives class logits starts anew where the data has other classes."""
+    cfg = _cfg(network)
+    variables, _ = darknet_weights.load(network.init, cfg)
+    classes = module.cfg.heads[0].classes
+
+    def loaded(fresh: PyTree, run: Any) -> PyTree:
+        made = variables
+        if cfg.heads[0].classes != classes:
+            made = adapted(variables, cfg, classes, random.subkey(random.key("init", run.seed, run.replicate), 2))
+        return jax.tree.map(np.asarray, made)
+
+    return loaded
+
+
 def _layers(text: str) -> str | tuple[int, ...]:
     return tuple(int(part) for part in text.split(",")) if text.replace(",", "").isdigit() else text
 
 
 def made_of(network: ConfigDict) -> dict[str, Any]:
     """Digests of the files that a network comes from, JSON-ready; empty for most."""
+    if network.model == "yolo":
+        there = [path for path in (network.cfg, network.get("weights", ""), network.init) if path not in ("", SMALL)]
+        return {"files": {path: digest.of_file(path) for path in there}} if there else {}
     folder = folder_of(network)
     return {"folder": digest.of_json(hub.digests(hub.resolve(folder)))} if folder else {}

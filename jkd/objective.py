@@ -8,6 +8,17 @@ A term is a pure function in `jkd.losses`, named by one line in `jkd.methods`. I
     student_feature, teacher_feature         the taps named by the term's `student_tap` and `teacher_tap`
     student_projection, teacher_projection   [B, P] unit norm: the projected student, the projected join
     mask                                     [B, L] the student's tap of that name: 1 where a text has a token
+    anchor_mask                              [B] 1 where an anchor is real; None where all are
+
+Where a sample has several anchors, such as the objects of an image, B counts anchors in all of these but `mask` and
+taps. Terms of detectors get
+
+    student_heads, teacher_heads             raw heads, a tuple of `[B, h, w, A, 5 + C]`
+    student_necks, teacher_necks             the maps that these are computed from, a tuple of `[B, h, w, c]`
+    student_description, teacher_description what the heads mean: static (`jkd.losses.yolo_heads.Heads`)
+    boxes, box_classes, box_mask             [B, M, 4], [B, M], [B, M]: true ones, or the teacher's
+    annotated                                [B] 1 where they are the true ones
+    context                                  the term's own parameters, from its `own` (see `jkd.methods`)
 
 A tap's name may hold a `*` for the layer, as in `layer*/hidden`: the term then stands for one term a pair of layers,
 which `layers` picks (see `jkd.layer_map`), with equal shares of its weight.
@@ -19,7 +30,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -46,8 +57,22 @@ INPUTS = frozenset(
         "student_projection",
         "teacher_projection",
         "mask",
+        "anchor_mask",
+        "student_heads",
+        "teacher_heads",
+        "student_necks",
+        "teacher_necks",
+        "student_description",
+        "teacher_description",
+        "boxes",
+        "box_classes",
+        "box_mask",
+        "annotated",
+        "context",
     ]
 )
+OF_ANCHORS = frozenset(["student_logits", "teacher_logits", "student_projection", "teacher_projection"])
+SEVERAL = ("heads", "necks")  # inputs of a side that are tuples of taps
 AUTO = "auto"
 ANY = "*"  # in a tap's name: of each layer
 
@@ -77,6 +102,7 @@ class Term:
     teacher_tap: str
     regress: bool
     detach: bool
+    own: Callable[[Key[Array, ""], int], Any] | None = None
 
     @property
     def needs(self) -> frozenset[str]:
@@ -97,11 +123,10 @@ class Term:
 def make_term(name: str, settings: Mapping[str, Any] | ConfigDict) -> Term:
     """Binds a line of `jkd.methods` to a config's settings of it."""
     method = methods.METHODS[name]
-    module, _, function = method.function.partition(":")
     chosen = {key: settings[key] for key in method.options if key != "detach"}
     return Term(
         name=name,
-        function=getattr(importlib.import_module(module), function),
+        function=_named(method.function),
         weight=settings["weight"],
         schedule=settings["schedule"],
         warmup=settings["warmup"],
@@ -110,7 +135,14 @@ def make_term(name: str, settings: Mapping[str, Any] | ConfigDict) -> Term:
         teacher_tap=settings["teacher_tap"] if method.taps else "",
         regress=method.regress,
         detach=bool(settings["detach"]) if "detach" in method.options else False,
+        own=_named(method.own) if method.own else None,
     )
+
+
+def _named(path: str) -> Callable[..., Any]:
+    module, _, function = path.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
 
 
 @dataclass(frozen=True)
@@ -121,15 +153,23 @@ class Objective:
     projection: int
     heads: int
     views: int
+    masked: bool = False
+    student_described: Mapping[str, Any] = field(default_factory=dict)
+    teacher_described: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def student_taps(self) -> tuple[str, ...]:
         masks = {"mask"} if "mask" in self.needs else set()
-        return tuple(sorted(masks | {term.student_tap for term in self.terms if term.student_tap}))
+        several = self._several("student", self.student_described)
+        return tuple(sorted(masks | several | {term.student_tap for term in self.terms if term.student_tap}))
 
     @property
     def teacher_taps(self) -> tuple[str, ...]:
-        return tuple(sorted({term.teacher_tap for term in self.terms if term.teacher_tap}))
+        several = self._several("teacher", self.teacher_described)
+        return tuple(sorted(several | {term.teacher_tap for term in self.terms if term.teacher_tap}))
+
+    def _several(self, side: str, described: Mapping[str, Any]) -> set[str]:
+        return {tap for what in SEVERAL if f"{side}_{what}" in self.needs for tap in described[what]}
 
     @property
     def needs(self) -> frozenset[str]:
@@ -137,7 +177,12 @@ class Objective:
 
     @property
     def needs_teacher(self) -> bool:
-        return any(name.startswith("teacher_") for name in self.needs)
+        return any(name.startswith("teacher_") for name in self.needs - {"teacher_description"})
+
+    @property
+    def needs_anchors(self) -> bool:
+        """Whether a term asks for what is said of the anchors."""
+        return bool(self.needs & OF_ANCHORS)
 
     @property
     def projects(self) -> bool:
@@ -151,6 +196,10 @@ class Objective:
                 assert teacher is not None
                 wide, out = student.taps[term.student_tap].shape[-1], teacher.taps[term.teacher_tap].shape[-1]
                 params[term.name] = projection.init_projection(random.subkey(key, 100 + index), wide, out)
+            if term.own:
+                assert teacher is not None
+                channels = teacher.taps[term.teacher_tap].shape[-1]
+                params[f"{term.name}_context"] = term.own(random.subkey(key, 10_000 + index), channels)
         if self.projects:
             assert teacher is not None
             feature, own = teacher.anchors.feature.shape[-1], student.anchors.feature.shape[-1]
@@ -197,6 +246,7 @@ class Objective:
             `neighbour_mask [B, V, K]`.
           progress: share of the run that is over.
         """
+        student, teacher = _flat(student), teacher and _flat(teacher)
         total = jnp.zeros((), jnp.float32)
         values: dict[str, Float[Array, ""]] = {}
         for term in self.terms:
@@ -216,9 +266,22 @@ class Objective:
         student: Side,
         teacher: Side | None,
         given: Mapping[str, Array],
-    ) -> Array:
+    ) -> Any:
         if name in given:
             return given[name]
+        side_name, _, what = name.partition("_")
+        if what in SEVERAL or what == "description":
+            side, described = (
+                (student, self.student_described) if side_name == "student" else (teacher, self.teacher_described)
+            )
+            if what == "description":
+                return described[what]
+            assert side is not None, name
+            return tuple(side.taps[tap] for tap in described[what])
+        if name == "context":
+            return params[f"{term.name}_context"]
+        if name == "anchor_mask":
+            return student.anchors.mask if self.masked else None
         if name == "student_logits":
             return student.anchors.logits
         if name == "mask":
@@ -238,8 +301,16 @@ class Objective:
         return self.project_teacher(params, teacher.anchors.feature, given)
 
 
+def _flat(side: Side) -> Side:
+    return Side(side.anchors.flat, side.taps)
+
+
 def make_objective(
-    student: ConfigDict, views: int, depths: tuple[int, int] = (0, 0), where: str = "student"
+    student: ConfigDict,
+    views: int,
+    depths: tuple[int, int] = (0, 0),
+    where: str = "student",
+    described: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
 ) -> Objective:
     """The objective of a student's config; terms of weight 0 are left out.
 
@@ -248,12 +319,21 @@ def make_objective(
       views: of the graph.
       depths: layers of the student and of the teacher, for terms over layers; 0 where a network has none.
       where: the student's key, for messages.
+      described: `Task.described` of the student's and the teacher's; where there is something, anchors may be padding.
     """
     named = [(name, settings) for name, settings in sorted(student.objective.items()) if settings.weight]
     terms = [
         term for name, settings in named for term in _over_layers(make_term(name, settings), settings, depths, where)
     ]
-    return Objective(terms=tuple(terms), projection=student.projection, heads=student.heads, views=views)
+    return Objective(
+        terms=tuple(terms),
+        projection=student.projection,
+        heads=student.heads,
+        views=views,
+        masked=bool(described[0]),
+        student_described=described[0],
+        teacher_described=described[1],
+    )
 
 
 def _over_layers(term: Term, settings: ConfigDict, depths: tuple[int, int], where: str) -> list[Term]:
@@ -288,7 +368,8 @@ def _pairs(layers: str, depths: tuple[int, int], where: str) -> tuple[tuple[int,
     return layer_map(layers, *depths, where=where)
 
 
-def supervised(smoothing: float = 0.0) -> Objective:
-    """Cross-entropy on the labels alone: what a teacher is trained on."""
-    settings = methods.options("cross_entropy") | {"smoothing": smoothing}
-    return Objective(terms=(make_term("cross_entropy", settings),), projection=1, heads=1, views=1)
+def supervised(term: str = "cross_entropy", described: Mapping[str, Any] | None = None) -> Objective:
+    """A task's term of the labels alone: what a teacher is trained on."""
+    made = make_term(term, methods.options(term))
+    described = described or {}
+    return Objective((made,), projection=1, heads=1, views=1, masked=bool(described), student_described=described)

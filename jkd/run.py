@@ -7,7 +7,6 @@ from the same inputs. `distill` is what the command runs and what a notebook cal
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from jkd import build, files, manifest, parts, places, processes
@@ -22,6 +21,7 @@ from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts import Place
 from jkd.places import Path
 from jkd.progress import RunProgress
+from jkd.tasks.task import Found
 from jkd.train import interrupt
 
 TEACHER, GRAPH = "teacher", "graph"  # names that no student has
@@ -119,8 +119,7 @@ def evaluate(workdir: str | Path, student: str, replicate: int = 0, data_path: s
                 f"--data: expected the {what} that the run was trained on, {saved['data'][what]}, got {there} "
                 f"in {data_path or config.data.path}. Give another data set."
             )
-    outputs = _outputs(session, part, student)
-    return session.task.metrics(outputs, session.dataset.test.labels, None)
+    return parts.test_metrics(session, _outputs(session, part, student), None)
 
 
 def graph(action: str, workdir: str | Path, replicate: int = 0, to: str = "") -> str:
@@ -153,7 +152,7 @@ def _part(config: ConfigDict, place: Place, student: str) -> Path:
     return folder
 
 
-def _outputs(session: Session, folder: Path, student: str) -> np.ndarray:
+def _outputs(session: Session, folder: Path, student: str) -> Found:
     given = session.loaded_teacher if student == TEACHER else None
     if given:
         return parts.test_outputs(session, given.apply, session.config.teacher, given.variables)

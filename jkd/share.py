@@ -10,12 +10,14 @@ from ml_collections import ConfigDict
 
 from jkd import config as configs
 from jkd.config import AUTO
+from jkd.data import Split
 from jkd.graph.choose import choose, edges_of, joined
 from jkd.graph.diagnosis import choose_smoothing
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.graph.nearest import Edges
 from jkd.graph.sample import believed_class, sampling
 from jkd.objective import Objective
+from jkd.tasks import Nodes
 from jkd.train.given import Knowledge
 
 
@@ -25,18 +27,21 @@ class Share:
 
     Attributes:
       knowledge: the arrays that the step reads.
-      nodes: the nodes it trains on, ascending, int32 `[M]`: the pool or its labelled part, within the budget.
+      samples: positions in the pool of those it trains on, ascending, int32 `[M]`: the pool or its labelled part,
+        within the budget.
       choices: view, strength, mix, smoothing and gate, for `result.json`.
       labels_used: labels that the choices saw and training does not.
     """
 
     knowledge: Knowledge
-    nodes: Int32[np.ndarray, " M"]
+    samples: Int32[np.ndarray, " M"]
     choices: dict[str, Any]
     labels_used: int
 
 
-def share_of(graph: KnowledgeGraph, network: ConfigDict, goal: Objective, seed: int, replicate: int) -> Share:
+def share_of(
+    graph: KnowledgeGraph, network: ConfigDict, goal: Objective, seed: int, replicate: int, split: Split | None = None
+) -> Share:
     """Makes a student's choices and its arrays: a pure function of its arguments."""
     draw, settings = {"seed": seed, "replicate": replicate}, configs.as_dict(network.graph)
     choices: dict[str, Any] = {}
@@ -64,10 +69,21 @@ def share_of(graph: KnowledgeGraph, network: ConfigDict, goal: Objective, seed: 
         **(_neighbourhoods(graph, network.graph.edges, draw) if goal.projects else {}),
     )
     rule = network.sampling
+    if graph.boxes is not None:  # nodes are objects, and there are samples without any
+        assert split is not None
+        whole = np.arange(len(split.pool), dtype=np.int32)
+        return Share(knowledge, whole if rule.of == "pool" else split.labelled, choices, used)
     inside = np.arange(len(graph)) if rule.of == "pool" else np.flatnonzero(graph.labels >= 0)
     believed = believed_class(graph.beliefs, graph.labels)[inside]
     kept = sampling(rule.by, rule.budget, classes_of=believed, edges=edges, **draw)
     return Share(knowledge, inside[kept].astype(np.int32), choices, used)
+
+
+def nodes_in(graph: KnowledgeGraph) -> Nodes | None:
+    """The nodes of a graph of objects, which a batch's targets are about; None where nodes are samples."""
+    if graph.boxes is None:
+        return None
+    return Nodes(graph.sample, graph.labels, graph.boxes, believed_class(graph.beliefs, graph.labels).astype(np.int32))
 
 
 def _neighbourhoods(graph: KnowledgeGraph, kind: str, draw: dict[str, int]) -> dict[str, Any]:

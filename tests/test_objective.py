@@ -14,7 +14,7 @@ from jkd.objective import INPUTS, Objective, Side, make_objective
 from jkd.tasks import Anchors
 
 B, C = 6, 4
-EVERY = sorted(name for name, method in methods.METHODS.items() if not method.tokens)
+EVERY = sorted(name for name, method in methods.METHODS.items() if not (method.tokens or method.objects))
 
 
 def _objective(terms: dict[str, Any], **student: Any) -> Objective:

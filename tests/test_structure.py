@@ -13,6 +13,7 @@ ORDER = (
     ("parts", "report"),
     ("manifest", "share", "interpret", "progress"),
     ("build",),
+    ("networks",),
     ("train",),
     ("objective", "compress"),
     ("tasks",),
@@ -97,8 +98,11 @@ def test_no_file_is_over_400_lines(root: Path):
 
 def test_no_concrete_task_outside_its_place(root: Path):
     """The engine sees a `Task`; whoever asks which one it is has the seam in the wrong place."""
-    allowed = {"tasks", "data", "models", "pretrained", "losses", "evaluate", "config", "build"}
-    named = re.compile(r"task(\.name)?\s*(==|!=|in)\s*[\[\(]?['\"]|CLASSIFICATION|tasks\.classification")
+    allowed = {"tasks", "data", "models", "pretrained", "losses", "evaluate"}
+    named = re.compile(
+        r"task(\.name)?['\"]?\]?\s*(==|!=|in)\s*[\[\(\{]?['\"]|CLASSIFICATION|tasks\.(classification|detection)"
+        r"|from jkd\.tasks import .*\b(classification|detection)\b"
+    )
     found = [
         str(path.relative_to(root))
         for path in (root / "jkd").rglob("*.py")

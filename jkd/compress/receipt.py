@@ -82,11 +82,11 @@ def latency(apply: Apply, variables: dict[str, Any], example: np.ndarray, budget
     compiled = jax.jit(lambda tree, fed: apply(tree, fed)[0])
     tree, fed = jax.device_put((variables, example))
     for _ in range(2):
-        compiled(tree, fed).block_until_ready()
+        jax.block_until_ready(compiled(tree, fed))
     times: list[float] = []
     while len(times) < 3 or (sum(times) < budget_s and len(times) < 200):
         start = time.perf_counter()
-        compiled(tree, fed).block_until_ready()
+        jax.block_until_ready(compiled(tree, fed))
         times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times)
 

@@ -11,10 +11,10 @@ from jkd.config.tree import as_dict, flatten
 from jkd.errors import UserError, did_you_mean
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "task": ("classification",),
+    "task": ("classification", "detection"),
     "reduction": ("plain", "elastic"),
     "parallelism": ("jit", "pmap"),
-    "model": ("mlp", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19", "bert", "bigru", "fasttext"),
+    "model": ("mlp", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19", "bert", "bigru", "fasttext", "yolo"),
     "pooling": ("auto", "cls", "mean", "max"),
     "layout": ("cifar", "torchvision"),
     "dtype": ("float32", "bfloat16"),
@@ -22,6 +22,10 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "optimizer.schedule": ("constant", "cosine", "linear", "step"),
     "data.broken": ("refuse", "skip"),
     "activation": ("gelu", "gelu_new", "relu"),
+    "data.fit": ("stretch", "letterbox"),
+    "data.interpolation": ("bilinear", "antialiased"),
+    "data.origin": (0, 1),
+    "yolo.overlap": ("iou", "giou", "diou", "ciou"),  # of boxes, an option of yolo
     "data.header": ("auto", "yes", "no"),
     "data.quotes": ("auto", "yes", "no"),
     "data.errors": ("strict", "replace"),
@@ -32,8 +36,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "sampling.of": ("pool", "labelled"),
     "sampling.by": ("uniform", "class_balanced", "facility_location"),
 }
-SOURCES = ("digits", "images", "npz", "texts", "trec", "trec:fine")
-VIEWS = ("teacher", "input", "lexical", "opening")
+SOURCES = ("digits", "images", "npz", "texts", "trec", "trec:fine", "shapes", "voc", "coco", "yolo")
+VIEWS = ("teacher", "input", "lexical", "opening", "crop", "context")
 # key -> (least, most): both inclusive
 RANGES: dict[str, tuple[float, float]] = {
     "replicates": (1, 10_000),
@@ -69,12 +73,20 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.cutout": (0, 4096),
     "augment.mixup": (0, 100),
     "augment.cutmix": (0, 100),
+    "augment.jitter": (0, 0.45),
+    "augment.hue": (0, 0.5),
+    "augment.saturation": (1, 10),
+    "augment.exposure": (1, 10),
+    "augment.mosaic": (0, 1),
     "augment.mask": (0, 1),
     "augment.drop": (0, 1),
     "augment.replace": (0, 1),
     "data.limit": (0, 10**12),
     "data.test_limit": (0, 10**12),
     "data.image_size": (0, 16_384),
+    "data.max_boxes": (0, 10_000),
+    "cfg_width": (0.01, 16),
+    "cfg_depth": (0.01, 16),
     "data.max_pixels": (1, 178_956_970),  # what Pillow opens at all
     "data.broken_limit": (0, 1),
     "data.test_share": (0.001, 0.9),
@@ -154,7 +166,7 @@ def _check_data(config: ConfigDict) -> None:
         raise UserError(f"data.source: {source!r} is not one of them.{did_you_mean(source, [*SOURCES, 'tfds:NAME'])}")
     if list(data.buckets) != sorted(set(data.buckets)) or any(size < 2 for size in data.buckets):
         raise UserError(f"data.buckets: expected rising lengths from 2 on, got {data.buckets}.")
-    if source in ("images", "npz", "texts") and not data.path:
+    if source in ("images", "npz", "texts", "voc", "coco", "yolo") and not data.path:
         raise UserError(f"data.path: data.source = '{source}' needs one, as in --config.data.path=FOLDER.")
     if data.labels and data.pool and data.labels > data.pool:
         raise UserError(f"data.labels: {data.labels} labels do not fit in a pool of {data.pool}.")
@@ -188,6 +200,8 @@ def _check_network(network: ConfigDict, where: str) -> None:
         raise UserError(f"{where}.train: steps = {train.steps} and epochs = {train.epochs}. Set one of them to 0.")
     if network.model == "mlp" and network.layout != "cifar":
         raise UserError(f"{where}.layout: '{network.layout}' is for a vgg, but {where}.model is 'mlp'.")
+    if network.model == "yolo" and not network.cfg:
+        raise UserError(f"{where}.cfg: a yolo needs one, a Darknet .cfg or 'small'.")
     if not train.steps and not train.epochs:
         raise UserError(f"{where}.train: set steps or epochs above 0.")
     if train.batch % train.accumulate:

@@ -9,7 +9,7 @@ AUTO = "auto"
 
 def _network(model: str, width: int, depth: int) -> dict[str, Any]:
     return dict(
-        model=model,  # images: mlp, vgg8, vgg11, vgg13, vgg16, vgg19; texts: bert, bigru, fasttext
+        model=model,  # images: mlp, vgg8, vgg11, vgg13, vgg16, vgg19; texts: bert, bigru, fasttext; objects: yolo
         width=width,  # units of a hidden layer, or of the residual stream; vgg: of the first stage (64 as published)
         depth=depth,  # hidden layers, transformer blocks or recurrent layers; vgg: its name already says
         attention_heads=4,  # bert
@@ -24,8 +24,11 @@ def _network(model: str, width: int, depth: int) -> dict[str, Any]:
         # student), or one made of the training texts
         init="",  # where training starts: a Hugging Face folder or hf:ORG/NAME@REVISION; for a student also `teacher`
         init_layers="uniform",  # init = "teacher": which of its layers: uniform, first, last, or numbers as in "1,3,5"
+        cfg="",  # yolo: a Darknet .cfg, or small for one that jkd brings; `weights` or `init` are then .weights of it
+        cfg_width=1.0,  # yolo: factor of the filters of the cfg's convolutions
+        cfg_depth=1.0,  # yolo: factor of how often the cfg repeats equal residual blocks
         batch_norm=False,  # mlp only; a CIFAR-layout vgg always has it
-        dropout=0.0,  # share of units dropped, one key per sample
+        dropout=0.0,  # share of units dropped, one key per sample; yolo: above 0 = the cfg's own dropout layers drop
         layout="cifar",  # vgg: cifar (global average, one dense layer) or torchvision (7x7 pooling, three)
         dtype="float32",  # compute type: float32 or bfloat16 (parameters stay float32)
         train=dict(
@@ -58,10 +61,15 @@ def _network(model: str, width: int, depth: int) -> dict[str, Any]:
             augment=dict(
                 shift=0,  # pixels up to which an image is moved, zeros shifted in
                 pad_crop=0,  # pixels of zero padding before a random crop to the old size
-                flip=False,  # mirror half of the images left to right
+                flip=False,  # mirror half of the images left to right, with their boxes
                 cutout=0,  # side of a square set to the mean
                 mixup=0.0,  # alpha of mixup's Beta(alpha, alpha); 0 = off
                 cutmix=0.0,  # alpha of CutMix's Beta(alpha, alpha); 0 = off; with both on, each sample flips a coin
+                jitter=0.0,  # objects: share of the image that each side of a crop moves by at most, in or out
+                hue=0.0,  # objects: turn of the hue, up to this share of the circle
+                saturation=1.0,  # objects: factor up to this, or its inverse
+                exposure=1.0,  # objects: likewise, of the brightness
+                mosaic=0.0,  # objects: share of the samples that become mosaics of four images
                 mask=0.0,  # texts: share of tokens replaced by the mask token
                 drop=0.0,  # texts: share of tokens left out
                 replace=0.0,  # texts: share of tokens replaced by one near them in the teacher's word table
@@ -74,7 +82,7 @@ def default() -> ConfigDict:
     """The whole tree with its defaults. `config.students` maps a name to what differs from `config.student`."""
     config = ConfigDict()
     config.name = "run"
-    config.task = "classification"
+    config.task = "classification"  # or detection, of images with objects
     config.seeds = (0,)  # students (and nothing else) are trained once per seed
     config.replicates = 1  # how often pool, labels, teacher and graph are made anew
     config.devices = 0  # how many of the devices to use; 0 = all
@@ -85,13 +93,30 @@ def default() -> ConfigDict:
     config.data = ConfigDict(
         dict(
             source="digits",  # images: digits, images (a folder or tars), npz; texts: trec, trec:fine, texts (files of
-            # them); tfds:NAME of either
+            # them); images with objects: shapes, voc, coco, yolo; tfds:NAME of any of these
             path="",  # folder, or a tar, npz, tsv, csv or jsonl file; for tfds the data_dir
             train="train",  # name of the training split
             test="test",  # name of the test split, evaluated once, at the end
             limit=0,  # keep so many training samples by a fixed rule; 0 = all
             test_limit=0,
-            image_size=0,  # resize to this many pixels a side; 0 = as they are, and all must agree
+            image_size=0,  # resize to this many pixels a side; 0 = as they are, and all must agree (shapes: 96)
+            fit="stretch",  # objects: stretch to a square, or letterbox
+            interpolation="bilinear",  # objects: bilinear (as OpenCV) or antialiased (as Pillow)
+            max_boxes=0,  # objects: most that are kept of an image, the largest first; 0 = all
+            train_difficult=False,  # objects: train on those that VOC marks as difficult
+            origin=0,  # voc: number of the first pixel, 0 or 1
+            names="",  # yolo: file of class names, where it is not in the folder
+            shapes=dict(  # shapes: what is drawn, see jkd.data.shapes.ShapeSettings
+                seed=0,
+                classes=6,
+                least=2,  # objects of an image
+                most=8,
+                smallest=0.06,  # half a shape's side as a share of the image's
+                largest=0.18,
+                context=0.8,  # probability that an object is of its image's scene
+                beside=0.7,  # probability that the second class of a scene stands beside the first
+                noise=0.1,
+            ),
             max_pixels=64_000_000,  # an image that claims more is refused from its header
             broken="refuse",  # refuse or skip unreadable images; skipped ones are listed in the manifest
             broken_limit=0.001,  # share of a split's images that may be skipped; more of them end the run
@@ -104,7 +129,7 @@ def default() -> ConfigDict:
             quotes="auto",  # tsv, csv: whether texts may stand in quotes: auto (not in a tsv), yes, no
             encoding="",  # texts: "" = utf-8, and latin-1 for TREC's form
             errors="strict",  # texts: strict (refuse bytes that do not decode) or replace
-            classes=(),  # texts: class names in label order; () = as found
+            classes=(),  # texts, objects: class names in label order; () = as found
             test_share=0.2,  # texts of one file: share that is held out as the test split
             max_chars=20_000,  # texts: characters after which one is cut
             overlap="drop",  # texts of the training split that are test texts, too: drop, keep or refuse
@@ -132,7 +157,8 @@ def default() -> ConfigDict:
     )
     config.graph = ConfigDict(
         dict(
-            views=("teacher", "input"),  # any of teacher, input, and names in `files`
+            views=("teacher", "input"),  # any of teacher, names in `files`, and of what the samples are made: input
+            # (images); lexical, opening (texts); crop, context (objects)
             files=ConfigDict(dict(), type_safe=False),  # view name -> npz of embeddings by sample id, or an edge list
             k=8,  # neighbours of a sample
             temperature=0.1,  # of the row softmax over similarities

@@ -1,4 +1,4 @@
-"""From `config.data` to a training and a test source, of images or of texts."""
+"""From `config.data` to a training and a test source: of images, of texts, or of images with objects."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,8 @@ from jkd import digest
 from jkd.data.sources import Source
 from jkd.errors import UserError, did_you_mean, some
 
-KINDS = ("digits", "images", "npz", "texts", "trec", "trec:fine", "tfds:NAME")
+KINDS = ("digits", "images", "npz", "texts", "trec", "trec:fine", "shapes", "voc", "coco", "yolo", "tfds:NAME")
+OBJECTS = ("shapes", "voc", "coco", "yolo")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class DataSet:
 
     @property
     def kind(self) -> str:
-        """`images` or `texts`."""
+        """`images`, `texts` or `objects` (images with boxes)."""
         return self.train.kind
 
     @property
@@ -56,6 +57,8 @@ def open_dataset(data: ConfigDict) -> DataSet:
         return _fitting("digits", *digits.load(data.limit, data.test_limit, data.image_size), data)
     if data.source in ("texts", "trec", "trec:fine"):
         return _texts(data)
+    if data.source in OBJECTS:
+        return _objects(data)
     if data.train == data.test:
         raise UserError(f"data.train and data.test are both '{data.train}'. The test split must be another one.")
     if data.source == "npz":
@@ -65,10 +68,12 @@ def open_dataset(data: ConfigDict) -> DataSet:
         limits = (data.limit, data.test_limit)
         return _fitting("npz", *npz.load(data.path, (data.train, data.test), limits=limits, **options), data)
     if data.source.startswith("tfds:"):
-        from jkd.data import tfds_texts
+        from jkd.data import tfds_objects, tfds_texts
 
         if tfds_texts.has_texts(data.source.removeprefix("tfds:"), data.path, data.train):
             return _texts(data)
+        if tfds_objects.has_objects(data.source.removeprefix("tfds:"), data.path, data.train):
+            return _objects(data)
     if data.source == "images" or data.source.startswith("tfds:"):
         return _fitting(data.source, *_images(data), data)
     raise UserError(f"data.source: expected {', '.join(KINDS)}, got '{data.source}'.{did_you_mean(data.source, KINDS)}")
@@ -78,6 +83,15 @@ def _texts(data: ConfigDict) -> DataSet:
     from jkd.data import textset
 
     return DataSet(data.source, *textset.load(data))
+
+
+def _objects(data: ConfigDict) -> DataSet:
+    from jkd.data import object_sets
+
+    if data.noise != "none":
+        raise UserError(f"data.noise: '{data.noise}' is for one label a sample, not for objects. Use 'none'.")
+    train, test = object_sets.load(data)
+    return DataSet(data.source, train, test)
 
 
 def _images(data: ConfigDict) -> tuple[Source, Source]:

@@ -101,6 +101,8 @@ class ObjectSource:
       object_boxes: of each training object, xyxy in pixels of the canvas, float32 `[O, 4]`.
     """
 
+    kind = "objects"
+
     def __init__(
         self,
         name: str,
@@ -124,7 +126,7 @@ class ObjectSource:
         self.name = name
         self.classes = tuple(classes)
         self.labels = np.asarray([-1 if found is None else 0 for found in annotations], np.int32)
-        self.shape: tuple[int, int, int] = (*canvas.size, 3)
+        self.shape: tuple[int, ...] = (*canvas.size, 3)
         self.skipped = tuple(skipped)
         self.in_memory = pixels is not None
         self.canvas = canvas
@@ -134,7 +136,8 @@ class ObjectSource:
         self._pixels, self._blobs, self._digests, self._rules = pixels, list(blobs), list(digests), rules
         self._train_difficult = train_difficult
         over = self._number_objects(max_boxes, train_difficult)
-        self.counts = dict(counts or {}) | {"over": over, "unannotated": int((self.labels < 0).sum())}
+        unannotated = int((self.labels < 0).sum())
+        self.counts: Mapping[str, int] = dict(counts or {}) | {"over": over, "unannotated": unannotated}
 
     def _number_objects(self, max_boxes: int, train_difficult: bool) -> int:
         """Fills the arrays of training objects; returns how many were left out for want of slots."""
@@ -142,8 +145,8 @@ class ObjectSource:
         for found in self._annotations:
             kept = np.flatnonzero(~found.crowd & (~found.difficult | train_difficult))
             if max_boxes and len(kept) > max_boxes:
-                sides = found.boxes[kept, 2:] - found.boxes[kept, :2]
-                largest = np.argsort(-(sides[:, 0] * sides[:, 1]), kind="stable")[:max_boxes]
+                area = (found.boxes[kept, 2:] - found.boxes[kept, :2]).prod(1)
+                largest = np.argsort(-area, kind="stable")[:max_boxes]
                 over += len(kept) - max_boxes
                 kept = np.sort(kept[largest])
             chosen.append(kept)
@@ -203,8 +206,9 @@ class ObjectSource:
         """Everything annotated in one image, crowds and difficult objects among it, in its own pixels."""
         found = self._annotations[int(index)]
         classes = found.classes.astype(np.int32)
-        size = self._placements[int(index)].image
-        return Truth(size, found.boxes.astype(np.float64), classes, found.crowd, found.difficult, found.area)
+        size, boxes = self._placements[int(index)].image, found.boxes.astype(np.float64)
+        area = np.where(np.isfinite(found.area), found.area, (boxes[:, 2:] - boxes[:, :2]).prod(1))
+        return Truth(size, boxes, classes, found.crowd, found.difficult, area)
 
     def placement(self, index: int) -> Placement:
         """How one image lies on its canvas."""
@@ -240,7 +244,7 @@ class ObjectSource:
             digests=self._digests,
             rules=self._rules,
             skipped=self.skipped,
-            counts=self.counts | {"found": counts.boxes - counts.small},
+            counts=dict(self.counts) | {"found": counts.boxes - counts.small},
             train_difficult=self._train_difficult,
         )
 

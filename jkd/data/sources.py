@@ -24,7 +24,7 @@ class Source(Protocol):
 
     Attributes:
       name: what a message calls it.
-      kind: `images` or `texts`: the method that gives them.
+      kind: `images` or `texts`: the method that gives them; `objects`: `images`, and `boxes` beside them.
       classes: class names, in label order.
       shape: height, width, channels of every image; `()` of texts.
       labels: int32 `[N]`, -1 where a sample has no label.

@@ -18,6 +18,17 @@ from jkd.data.listing import InMemory
 from jkd.errors import UserError, some
 
 
+def has_objects(name: str, data_dir: str, split: str) -> bool:
+    """Whether a set is one of images with objects.
+
+    Raises:
+      UserError: no such set or split, or a file format without random access.
+    """
+    features = tfds.open_split(name, data_dir, split).dataset_info.features
+    names = list(features.keys()) if hasattr(features, "keys") else []
+    return "image" in names and "objects" in names
+
+
 def listings(name: str, data_dir: str, splits: Sequence[str]) -> list[Annotated]:
     """The images of each split of a TFDS set with their objects.
 

@@ -39,6 +39,8 @@ def build_graph(
     taxonomy: Taxonomy | None = None,
     provenance: Mapping[str, Any] | None = None,
     held_back: Folds | HoldOut | None = None,
+    boxes: Float[np.ndarray, "N 4"] | None = None,
+    relations: Mapping[str, Edges] | None = None,
 ) -> KnowledgeGraph:
     """Builds the graph of N samples, with its diagnosis where labels were held back.
 
@@ -54,6 +56,8 @@ def build_graph(
       taxonomy: concepts above the classes.
       provenance: JSON-ready; what the graph was made from (digests of teacher, data, split).
       held_back: fold teachers, or a hold-out; None = no diagnosis.
+      boxes: where nodes are objects.
+      relations: further edges, by type.
 
     Raises:
       UserError: listing everything in the inputs that a graph cannot hold.
@@ -78,6 +82,8 @@ def build_graph(
         is_a=taxonomy.is_a,
         settings={key: _plain(settings[key]) for key in KEPT if key in settings},
         provenance=dict(provenance or {}),
+        boxes=None if boxes is None else boxes.astype(np.float32),
+        relations=dict(relations or {}),
     )
     if held_back is not None:
         if isinstance(held_back, Folds):

@@ -1,8 +1,8 @@
 """The graph for other tools: networkx, GraphML, node-link JSON.
 
-Node ids are `sample:ID`, `class:NAME`, `concept:NAME`. XML has no way to write most control characters, and those that
-turn the direction of writing can disguise a name, so in exported names these and the backslash are written as escapes
-(`\\n`, `\\x1b`, `\\u202e`, `\\\\`), which keeps different names different.
+Node ids are `sample:ID` (or `object:ID#PLACE`), `class:NAME`, `concept:NAME`. XML has no way to write most control
+characters, and those that turn the direction of writing can disguise a name, so in exported names these and the
+backslash are written as escapes (`\\n`, `\\x1b`, `\\u202e`, `\\\\`), which keeps different names different.
 """
 
 import io
@@ -28,15 +28,17 @@ def to_networkx(graph: KnowledgeGraph, names: Sequence[str] | Callable[[int], st
         default: the index itself.
     """
     made: nx.MultiDiGraph = nx.MultiDiGraph(sha256=graph.digest)
-    samples = [f"sample:{escaped(name)}" for name in _names(graph, names)]
+    samples = [f"{graph.kind}:{escaped(name)}" for name in _names(graph, names)]
     above = [f"class:{escaped(name)}" for name in graph.classes]
     above += [f"concept:{escaped(name)}" for name in graph.concepts]
     for node, index, label in zip(samples, graph.sample.tolist(), graph.labels.tolist(), strict=True):
-        made.add_node(node, type="sample", index=index, label=escaped(graph.classes[label]) if label >= 0 else "")
+        made.add_node(node, type=graph.kind, index=index, label=escaped(graph.classes[label]) if label >= 0 else "")
     for node in above:
         made.add_node(node, type=node.partition(":")[0])
     for view, ids, weights in zip(graph.views, graph.neighbours, graph.weights, strict=True):
         made.add_edges_from(_edges(samples, samples, ids, weights, type="similar_to", view=escaped(view)))
+    for name, table in graph.relations.items():
+        made.add_edges_from(_edges(samples, samples, *table, type=escaped(name)))
     made.add_edges_from(_edges(samples, above, *graph.predicted_as, type="predicted_as"))
     labelled = graph.labels[:, None]
     made.add_edges_from(_edges(samples, above, labelled, np.ones(labelled.shape), type="instance_of"))
@@ -77,8 +79,11 @@ def escaped(name: str) -> str:
 
 def _names(graph: KnowledgeGraph, names: Sequence[str] | Callable[[int], str] | None) -> list[str]:
     if names is None:
-        return [str(index) for index in graph.sample.tolist()]
+        names = str
     found = [names(index) for index in graph.sample.tolist()] if callable(names) else [str(name) for name in names]
+    if callable(names) and graph.boxes is not None:  # objects: their place in the sample
+        first = np.searchsorted(graph.sample, graph.sample)
+        found = [f"{name}#{at}" for name, at in zip(found, np.arange(len(graph)) - first, strict=True)]
     if len(set(found)) != len(graph):
         raise UserError(f"export: expected {len(graph)} different sample ids, got {len(set(found))}.")
     return found

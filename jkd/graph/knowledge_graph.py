@@ -1,13 +1,14 @@
 """The knowledge graph: typed nodes and edges as arrays, frozen, with a digest over all that they are.
 
-Nodes: `sample` (its index in the training source), `class`, `concept`. Edges, directed and weighted, each row
+Nodes: `sample` (its index in the training source) or, where samples hold objects, `object` (the same, and its box);
+`class`, `concept`. Edges, directed and weighted, each row
 sorted by rank: `similar_to` (sample to sample, one set per view), `predicted_as` (sample to class, the
 teacher's most probable), `instance_of` (sample to class, the label), `confused_with` (class to class), `is_a`
-(class or concept to concept).
+(class or concept to concept); between objects of one sample what the task gives as `relations`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +32,7 @@ class KnowledgeGraph:
       classes: names, C of them.
       concepts: names of super-classes, from a taxonomy; may be empty.
       views: names, V of them.
-      sample: index in the training source of each node, rising, int32 `[N]`.
+      sample: index in the training source of each node, rising (of objects: not falling), int32 `[N]`.
       features: the teacher's embeddings, float32 `[N, D]`.
       beliefs: the teacher's softmax at T = 1, float32 `[N, C]`.
       labels: int32 `[N]`, -1 where hidden. `instance_of` edges are the others.
@@ -44,6 +45,8 @@ class KnowledgeGraph:
       provenance: what it was built from (digests of teacher, data, split, ...).
       diagnosis: whether its edges help, or None where no labels were held back.
       material: what that diagnosis was made from, so that a student's control is tuned by the same trials.
+      boxes: where nodes are objects, xyxy in pixels of the network's input, float32 `[N, 4]`; else None.
+      relations: further edges between nodes, by type, tables `[N, K]`.
     """
 
     classes: tuple[str, ...]
@@ -61,9 +64,16 @@ class KnowledgeGraph:
     provenance: Mapping[str, Any]
     diagnosis: Diagnosis | None = None
     material: Material | None = None
+    boxes: Float32[np.ndarray, "N 4"] | None = None
+    relations: Mapping[str, Edges] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sample)
+
+    @property
+    def kind(self) -> str:
+        """What its nodes are: `sample` or `object`."""
+        return "sample" if self.boxes is None else "object"
 
     @property
     def neighbours(self) -> Int32[np.ndarray, "V N K"]:
@@ -96,6 +106,10 @@ class KnowledgeGraph:
             "confused_with": self.confused_with,
             "is_a": self.is_a,
         }
+        if self.boxes is not None:
+            named["boxes"] = self.boxes
+        for name, table in self.relations.items():
+            named |= {f"{name}.ids": table.ids, f"{name}.weights": table.weights}
         return named | (self.material.arrays() if self.material else {})
 
     @cached_property
@@ -106,7 +120,8 @@ class KnowledgeGraph:
             "pool": self.material.pool,
             "views": list(self.material.edges),
         }
-        return {
+        further = {"relations": list(self.relations)} if self.relations else {}
+        return further | {
             "schema": SCHEMA,
             "classes": list(self.classes),
             "concepts": list(self.concepts),
@@ -134,10 +149,12 @@ class KnowledgeGraph:
     @property
     def counts(self) -> dict[str, Any]:
         """`{"nodes": {type: n}, "edges": {type: n}}`, `similar_to` view by view."""
+        related = {name: int((table.ids >= 0).sum()) for name, table in self.relations.items()}
         similar = {f"similar_to/{view}": int((self.neighbours[v] >= 0).sum()) for v, view in enumerate(self.views)}
         return {
-            "nodes": {"sample": len(self), "class": len(self.classes), "concept": len(self.concepts)},
+            "nodes": {self.kind: len(self), "class": len(self.classes), "concept": len(self.concepts)},
             "edges": similar
+            | related
             | {
                 "predicted_as": int((self.predicted_as.ids >= 0).sum()),
                 "instance_of": int((self.labels >= 0).sum()),

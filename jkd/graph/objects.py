@@ -201,6 +201,7 @@ def crop_view(
     row_of: Int[np.ndarray, " O"],
     side: int = 12,
     margin: float = 0.1,
+    like: int | None = None,
 ) -> Float32[np.ndarray, "O D"]:
     """The image inside each box, as features that can be compared: `side` x `side` x 3 in 0..1, mean colour taken off.
 
@@ -216,6 +217,7 @@ def crop_view(
       row_of: the row in `images` of each box.
       side: cells an axis.
       margin: how much more than the box is seen, as a share of its sides, on each side.
+      like: mean colour, median and weight are those of the first so many boxes; default: of all.
     """
     if not len(boxes):
         return np.zeros((0, side * side * 3 + 2), np.float32)
@@ -229,10 +231,10 @@ def crop_view(
         for index in np.flatnonzero(row_of == row):
             crops[index] = _cells(sums, wide[index], side)
     crops /= np.float32(255)
-    pixels = (crops - crops.mean((0, 1, 2), dtype=np.float64).astype(np.float32)).reshape(len(boxes), -1)
+    pixels = (crops - crops[:like].mean((0, 1, 2), dtype=np.float64).astype(np.float32)).reshape(len(boxes), -1)
     logs = np.log(sides)
-    logs -= np.median(logs, axis=0)
-    usual = np.sqrt((pixels.astype(np.float64) ** 2).sum(1).mean())
+    logs -= np.median(logs[:like], axis=0)
+    usual = np.sqrt((pixels[:like].astype(np.float64) ** 2).sum(1).mean())
     return np.concatenate([pixels, (logs * usual * 0.1**0.5).astype(np.float32)], axis=1)
 
 

@@ -78,6 +78,10 @@ def _made(manifest: dict[str, Any], path: Path) -> KnowledgeGraph:
         provenance=manifest["provenance"],
         diagnosis=Diagnosis.from_dict(manifest["diagnosis"]) if manifest["diagnosis"] else None,
         material=material,
+        boxes=arrays.get("boxes"),
+        relations={
+            name: Edges(arrays[f"{name}.ids"], arrays[f"{name}.weights"]) for name in manifest.get("relations", ())
+        },
     )
 
 

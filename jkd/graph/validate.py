@@ -27,7 +27,8 @@ def findings(graph: KnowledgeGraph) -> Iterator[str]:
     if basics:
         return  # the checks below would trip over them
     nodes, classes = len(graph), len(graph.classes)
-    if nodes and (graph.sample.min() < 0 or (np.diff(graph.sample) <= 0).any()):
+    steps = np.diff(graph.sample)
+    if nodes and (graph.sample.min() < 0 or (steps < 0 if graph.boxes is not None else steps <= 0).any()):
         yield "sample: indices must rise and not be negative"
     yield from _finite("features", graph.features)
     yield from _beliefs("beliefs", graph.beliefs)
@@ -35,6 +36,12 @@ def findings(graph: KnowledgeGraph) -> Iterator[str]:
     for v, view in enumerate(graph.views):
         table = Edges(graph.neighbours[v], graph.weights[v])
         yield from _table(f"similar_to/{view}", table, nodes, own=True)
+    for name, table in graph.relations.items():
+        yield from _table(name, table, nodes, own=True)
+    if graph.boxes is not None:
+        yield from _finite("boxes", graph.boxes)
+        if not (graph.boxes[:, 2:] > graph.boxes[:, :2]).all():
+            yield "boxes: one has no area"
     yield from _table("predicted_as", graph.predicted_as, classes, own=False)
     yield from _finite("confused_with", graph.confused_with)
     if np.diag(graph.confused_with).any():
@@ -59,6 +66,11 @@ def _shapes(graph: KnowledgeGraph) -> Iterator[str]:
         "confused_with": (np.float32, (c, c)),
         "is_a": (np.int32, (len(graph.is_a), 2)),
     }
+    if graph.boxes is not None:
+        expected["boxes"] = (np.float32, (n, 4))
+    for name, table in graph.relations.items():
+        expected[f"{name}.ids"] = (np.int32, (n, table.ids.shape[-1]))
+        expected[f"{name}.weights"] = (np.float32, (n, table.ids.shape[-1]))
     if graph.material:
         trials, rows = graph.material.beliefs.shape[0], len(graph.material.labels)
         expected["material.beliefs"] = (np.float32, (trials, rows, c))

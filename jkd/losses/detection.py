@@ -5,6 +5,8 @@ A head is `[B, H, W, A, 5 + C]`, raw logits in YOLO's order: tx, ty, tw, th, obj
 teacher have the same grid, anchors and classes. A detector with several scales has one such term a scale.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -104,6 +106,23 @@ def confident_hint(
     student, teacher = _cast(student_feature, teacher_feature)
     weight = lax.stop_gradient(teacher_confidence.astype(jnp.float32))
     return _weighted_mean(jnp.mean((student - teacher) ** 2, axis=-1), weight)
+
+
+def confident(
+    student_feature: Float[Array, "b h w c"],
+    teacher_feature: Float[Array, "b h w c"],
+    teacher_heads: Sequence[TeacherHead],
+) -> Float[Array, ""]:
+    """`confident_hint`, weighted by the teacher's head on the same grid.
+
+    Raises:
+      ValueError: no head has the neck's grid.
+    """
+    grid = teacher_feature.shape[1:3]
+    head = next((head for head in teacher_heads if head.shape[1:3] == grid), None)
+    if head is None:
+        raise ValueError(f"confident: no head of the teacher has the grid {grid}")
+    return confident_hint(student_feature, teacher_feature, jnp.max(confidence(head), axis=-1))
 
 
 def class_kd(

@@ -3,13 +3,15 @@
 References: Yang et al. 2022, arXiv 2111.11837.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
+
+from jkd.losses.yolo_heads import Heads
 
 Map = Float[Array, "b h w c"]
 TeacherMap = Float[Array, "b th tw tc"]  # of the same shape, which is checked with a message
@@ -58,6 +60,21 @@ def fgd(
         temperature=temperature,
     )
     return focal + relation * fgd_global(student_feature, teacher_feature, context)
+
+
+def focal_global(
+    student_feature: Map,
+    teacher_feature: TeacherMap,
+    boxes: Float[Array, "b m 4"],
+    box_mask: Float[Array, "b m"],
+    teacher_heads: Sequence[Float[Array, "b _ _ _ _"]],
+    teacher_description: Heads,
+    context: Mapping[str, Any],
+    **settings: float,
+) -> Float[Array, ""]:
+    """`fgd` of images whose size the teacher's heads tell."""
+    size = teacher_description.size(teacher_heads)
+    return fgd(student_feature, teacher_feature, boxes, box_mask, context, image_size=size, **settings)
 
 
 def fgd_focal(

@@ -42,21 +42,26 @@ def cross_entropy(
 
 
 def kd(
-    student_logits: Float[Array, "b c"], teacher_logits: Float[Array, "b c"], *, temperature: float
+    student_logits: Float[Array, "b c"],
+    teacher_logits: Float[Array, "b c"],
+    anchor_mask: Float[Array, " b"] | None = None,
+    *,
+    temperature: float,
 ) -> Float[Array, ""]:
-    """T^2 KL(softmax(teacher / T) || softmax(student / T)), averaged over the batch.
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)), averaged over the batch, or the rows that the mask keeps.
 
     The factor T^2 keeps the size of the gradient about the same at any temperature.
 
     References: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
     """
     target = _beliefs(teacher_logits, temperature)
-    return temperature**2 * jnp.mean(kl_divergence(target, _log_softmax(student_logits, temperature)))
+    return temperature**2 * mean_of(kl_divergence(target, _log_softmax(student_logits, temperature)), anchor_mask)
 
 
 def smoothed_kd(
     student_logits: Float[Array, "b c"],
     teacher_logits: Float[Array, "b c"],
+    anchor_mask: Float[Array, " b"] | None = None,
     *,
     smoothing: Num[Array, ""] | float,
 ) -> Float[Array, ""]:
@@ -67,11 +72,12 @@ def smoothed_kd(
     Args:
       student_logits: unnormalised log-probabilities.
       teacher_logits: the same of the teacher.
+      anchor_mask: 1 where a row counts, else 0; default: all do.
       smoothing: s in [0, 1]; may be traced, so that a value picked per replicate does not compile again.
     """
     smoothing = jnp.asarray(smoothing, jnp.float32)
     target = (1 - smoothing) * _beliefs(teacher_logits) + smoothing / teacher_logits.shape[-1]
-    return jnp.mean(kl_divergence(target, _log_softmax(student_logits)))
+    return mean_of(kl_divergence(target, _log_softmax(student_logits)), anchor_mask)
 
 
 def joined_beliefs(
@@ -79,6 +85,7 @@ def joined_beliefs(
     teacher_logits: Float[Array, "b c"],
     joined: Float[Array, "b c"],
     mix: Num[Array, ""] | float,
+    anchor_mask: Float[Array, " b"] | None = None,
 ) -> Float[Array, ""]:
     """KL((1 - m) softmax(teacher) + m q || softmax(student)): teacher and knowledge graph as one target.
 
@@ -87,11 +94,19 @@ def joined_beliefs(
       teacher_logits: the same of the teacher, for the same (augmented) inputs.
       joined: q, the beliefs of these samples after they were diffused along the graph's edges; rows sum to 1.
       mix: m in [0, 1]; may be traced.
+      anchor_mask: 1 where a row counts, else 0; default: all do.
     """
     mix = jnp.asarray(mix, jnp.float32)
     joined = jax.lax.stop_gradient(joined.astype(jnp.float32))
     target = (1 - mix) * _beliefs(teacher_logits) + mix * joined
-    return jnp.mean(kl_divergence(target, _log_softmax(student_logits)))
+    return mean_of(kl_divergence(target, _log_softmax(student_logits)), anchor_mask)
+
+
+def mean_of(values: Float[Array, " b"], mask: Float[Array, " b"] | None) -> Float[Array, ""]:
+    """The mean of all values, or of those whose mask is 1: 0 where there is none."""
+    if mask is None:
+        return jnp.mean(values)
+    return jnp.sum(jnp.where(mask > 0, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
 def _log_softmax(logits: Float[Array, "b c"], temperature: float = 1.0) -> Float[Array, "b c"]:

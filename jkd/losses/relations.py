@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jkd.losses.logits import kl_divergence
+from jkd.losses.logits import kl_divergence, mean_of
 from jkd.losses.norms import COINCIDENT, flat_rows, inner, norm, unit
 
 # Entries of the [anchor, j, k] table of angles that are held at once: the whole table up to a batch of 128.
@@ -56,23 +56,30 @@ def sp(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *
 
 
 def relation_matching(
-    student_projection: Float[Array, "b p"], teacher_projection: Float[Array, "b p"], *, temperature: float
+    student_projection: Float[Array, "b p"],
+    teacher_projection: Float[Array, "b p"],
+    anchor_mask: Float[Array, " b"] | None = None,
+    *,
+    temperature: float,
 ) -> Float[Array, ""]:
     """Mean over rows of KL(softmax(T T' / temperature) || softmax(S S' / temperature)), diagonals left out.
 
     Args:
       student_projection: S, unit-norm rows.
       teacher_projection: T, unit-norm rows.
+      anchor_mask: 1 where a row counts, else 0, and then it is nobody's other either; default: all do.
       temperature: of the softmax over the other samples of the batch.
     """
     student = student_projection.astype(jnp.float32)
     teacher = jax.lax.stop_gradient(teacher_projection.astype(jnp.float32))
     others = ~jnp.eye(student.shape[0], dtype=bool)
+    if anchor_mask is not None:
+        others &= anchor_mask[None, :] > 0
 
     def log_relations(rows: Float[Array, "b p"]) -> Float[Array, "b b"]:
         return jax.nn.log_softmax(jnp.where(others, inner(rows, rows) / temperature, MASKED))
 
-    return jnp.mean(kl_divergence(jnp.exp(log_relations(teacher)), log_relations(student)))
+    return mean_of(kl_divergence(jnp.exp(log_relations(teacher)), log_relations(student)), anchor_mask)
 
 
 def pkt(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *t"]) -> Float[Array, ""]:

@@ -1,6 +1,7 @@
 """The loss that a YOLO network is trained with on true boxes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +76,33 @@ def yolo_loss(
     }
     weights = {"box": box_weight, "objectness": objectness_weight, "class": class_weight}
     return sum((weights[name] * value for name, value in values.items()), jnp.zeros((), jnp.float32)), values
+
+
+def detection(
+    student_heads: Sequence[Float[Array, "b _ _ _ _"]],
+    boxes: Float[Array, "b m 4"],
+    box_classes: Int[Array, "b m"],
+    box_mask: Float[Array, "b m"],
+    annotated: Float[Array, " b"],
+    student_description: Heads,
+    **settings: Any,
+) -> Float[Array, ""]:
+    """`yolo_loss` of the annotated images: what labels teach a detector."""
+    return yolo_loss(student_heads, boxes, box_classes, box_mask, annotated, student_description, **settings)[0]
+
+
+def pseudo_labels(
+    student_heads: Sequence[Float[Array, "b _ _ _ _"]],
+    boxes: Float[Array, "b m 4"],
+    box_classes: Int[Array, "b m"],
+    box_mask: Float[Array, "b m"],
+    annotated: Float[Array, " b"],
+    student_description: Heads,
+    **settings: Any,
+) -> Float[Array, ""]:
+    """`yolo_loss` of the images that nobody has annotated, with the boxes and classes that the teacher is sure of."""
+    found = 1.0 - annotated
+    return yolo_loss(student_heads, boxes, box_classes, box_mask, found, student_description, **settings)[0]
 
 
 def binary_cross_entropy(logits: Float[Array, "*b"], target: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -23,8 +23,9 @@ from jkd.models.fasttext import FastText
 from jkd.models.mlp import Mlp
 from jkd.models.vgg import STAGES, CifarVgg, TorchvisionVgg, channels_of
 
-__all__ = ["TEXT_MODELS", "Bert", "BiGru", "CifarVgg", "FastText", "Mlp", "TorchvisionVgg", "build_model"]
+__all__ = ["DETECTORS", "TEXT_MODELS", "Bert", "BiGru", "CifarVgg", "FastText", "Mlp", "TorchvisionVgg", "build_model"]
 TEXT_MODELS = ("bert", "bigru", "fasttext")
+DETECTORS = ("yolo",)  # made of a Darknet cfg: see `jkd.models.yolo`
 
 
 def build_model(

@@ -73,6 +73,11 @@ class Yolo(nn.Module):
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
     axis: str | None = None
 
+    @property
+    def depth(self) -> int:
+        """Heads: what terms over layers, such as `neck*`, count."""
+        return len(self.cfg.heads)
+
     @nn.compact
     def __call__(
         self, images: Float[Array, "b h w c"], train: bool = False, keys: Key[Array, " b"] | None = None

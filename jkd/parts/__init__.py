@@ -8,7 +8,7 @@ they are made, so many processes can share one workdir.
 from jkd.parts.again import training_again
 from jkd.parts.check import check
 from jkd.parts.graph import make_graph
-from jkd.parts.part import Place, Training, read_variables, test_outputs
+from jkd.parts.part import Place, Training, read_variables, test_metrics, test_outputs
 from jkd.parts.student import make_student
 from jkd.parts.teacher import make_teacher
 
@@ -20,6 +20,7 @@ __all__ = [
     "make_student",
     "make_teacher",
     "read_variables",
+    "test_metrics",
     "test_outputs",
     "training_again",
 ]

@@ -8,9 +8,10 @@ from ml_collections import ConfigDict
 
 from jkd import changes, digest, files, processes
 from jkd import config as configs
-from jkd.build import Session, Teacher
+from jkd.build import Apply, Session, Teacher
 from jkd.changes import Inputs
 from jkd.data import Split
+from jkd.errors import UserError
 from jkd.graph import store, taxonomy, views
 from jkd.graph.build import build_graph
 from jkd.graph.knowledge_graph import KnowledgeGraph
@@ -19,6 +20,8 @@ from jkd.parts.part import FORMAT, Place, finished, hold
 from jkd.parts.sound import refuse_unsound, softmax
 from jkd.parts.teacher import train_teacher
 from jkd.progress import RunProgress
+from jkd.tasks import Nodes
+from jkd.train.state import PyTree
 
 
 def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, progress: RunProgress) -> KnowledgeGraph:
@@ -51,18 +54,22 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
         if (graph := found()) is not None:  # made by another process meanwhile
             return graph
         started = time.monotonic()
-        logits, features = _outputs(session, teacher, split.pool)
+        nodes = _nodes(session, teacher, split.pool, split.labels)
+        logits, features = _outputs(session, teacher, split.pool, nodes)
+        beliefs = softmax(logits)
         graph = build_graph(
-            sample=split.pool,
+            sample=nodes.sample,
             features=features,
-            beliefs=softmax(logits),
-            labels=split.labels,
+            beliefs=beliefs,
+            labels=nodes.labels,
             classes=session.dataset.classes,
-            views=_views(session, split),
+            views=_views(session, nodes, beliefs),
             settings=made_of["graph"],
             provenance={key: made_of[key] for key in ("data", "split", "teacher", "files")},
             taxonomy=taxonomy.load(settings.taxonomy, session.dataset.classes) if settings.taxonomy else None,
-            held_back=_held(session, split, teacher, place, progress),
+            held_back=_held(session, split, teacher, place, progress, nodes, beliefs),
+            boxes=nodes.boxes,
+            relations=session.task.relations(nodes, beliefs, len(session.dataset.classes), settings.k),
         )
         processes.agree(graph.digest, f"the graph of replicate {place.replicate}")
         if processes.first():
@@ -78,12 +85,31 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
     return graph
 
 
-def _outputs(session: Session, teacher: Teacher, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and embeddings of training samples, worth learning from."""
-    source = session.dataset.train
-    logits, features = session.predictor(teacher.apply, session.config.teacher)(teacher.variables, source, index)
-    loaded = session.loaded_teacher is not None
-    refuse_unsound(logits, features, lambda row: source.id(int(index[row])), source.classes, loaded)
+def _nodes(session: Session, teacher: Teacher, index: np.ndarray, labels: np.ndarray) -> Nodes:
+    """The nodes of some training samples, for some of which it may take the teacher to find any."""
+    source, predictor = session.dataset.train, session.predictor(teacher.apply, session.config.teacher)
+    nodes = session.task.nodes_of(source, index, labels, lambda some: predictor(teacher.variables, source, some))
+    if not len(nodes.sample):
+        raise UserError("graph: none of the samples holds a node. Are any of them annotated?")
+    return nodes
+
+
+def _described(
+    session: Session, apply: Apply, variables: PyTree, index: np.ndarray, nodes: Nodes
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and embeddings of nodes, which are of the samples at `index`."""
+    task, source = session.task, session.dataset.train
+    beside = task.targets(source, index, np.full(len(index), -1), nodes)
+    predictor = session.predictor(apply, session.config.teacher, of_nodes=True)
+    rows = task.rows(predictor(variables, source, index, beside), index, nodes)
+    return rows["logits"], rows["embedding"]
+
+
+def _outputs(session: Session, teacher: Teacher, index: np.ndarray, nodes: Nodes) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and embeddings of nodes of training samples, worth learning from."""
+    logits, features = _described(session, teacher.apply, teacher.variables, index, nodes)
+    ids, loaded = session.task.ids(session.dataset.train, nodes), session.loaded_teacher is not None
+    refuse_unsound(logits, features, ids.__getitem__, session.dataset.classes, loaded)
     return logits, features
 
 
@@ -94,56 +120,66 @@ def _files(settings: ConfigDict) -> list[str]:
     ]
 
 
-def _views(session: Session, split: Split) -> dict[str, Any]:
-    """Features (or edges) of the pool for every view but the teacher's, which the graph has already."""
+def _views(
+    session: Session, nodes: Nodes, beliefs: np.ndarray, inside: tuple[Nodes, np.ndarray] | None = None
+) -> dict[str, Any]:
+    """Features or edges of nodes for every view but the teacher's, which the graph has already.
+
+    Edges of nodes outside the graph lead to those `inside`, given with their beliefs.
+    """
+    task, source, settings = session.task, session.dataset.train, session.config.graph
     made: dict[str, Any] = {}
-    for view in session.config.graph.views:
-        if view in views.OF_SAMPLES:
-            made[view] = views.view_of(view, session.dataset.train, split.pool, session.config.graph.k)
+    for view in settings.views:
+        if view in task.views:
+            made[view] = task.view(view, source, nodes, beliefs, settings.k, inside)
+        elif view in settings.files:
+            targets = task.ids(source, inside[0]) if inside else None
+            ids, known = task.ids(source, nodes), _all_ids(session)
+            made[view] = views.file_view(settings.files[view], ids, settings.k, targets=targets, known=known)
         elif view != "teacher":
-            ids = [session.dataset.train.id(int(index)) for index in split.pool]
-            path, k = session.config.graph.files[view], session.config.graph.k
-            made[view] = views.file_view(path, ids, k, known=_all_ids(session))
+            raise UserError(f"graph.views: '{view}' is not made of {source.kind}. Use {', '.join(task.views)}.")
     return made
 
 
-def _all_ids(session: Session) -> frozenset[str]:
-    """Every id of the training source: an edge list that names another is a mistake."""
+def _all_ids(session: Session) -> frozenset[str] | None:
+    """Every id of the training source: an edge list that names another is a mistake. None where nodes are objects."""
     source = session.dataset.train
+    if source.kind == "objects":
+        return None
     return frozenset(source.id(index) for index in range(len(source)))
 
 
 def _held(
-    session: Session, split: Split, teacher: Teacher, place: Place, progress: RunProgress
+    session: Session,
+    split: Split,
+    teacher: Teacher,
+    place: Place,
+    progress: RunProgress,
+    nodes: Nodes,
+    beliefs: np.ndarray,
 ) -> Folds | HoldOut | None:
     """Labels held back for the diagnosis: by folds over the training labels, or the validation split."""
-    settings, source = session.config.graph, session.dataset.train
+    settings = session.config.graph
     if settings.diagnosis == "none":
         return None
     if settings.diagnosis == "holdout":
-        logits, feature = _outputs(session, teacher, split.val)
-        of_samples = [view for view in settings.views if view in views.OF_SAMPLES]
-        outside: dict[str, Any] = {
-            view: views.view_of(view, source, split.val, settings.k, split.pool) for view in of_samples
-        }
-        ids = [source.id(int(index)) for index in split.val]
-        inside = [source.id(int(index)) for index in split.pool]
-        for view in settings.views:
-            if view in settings.files:
-                path = settings.files[view]
-                outside[view] = views.file_view(path, ids, settings.k, targets=inside, known=_all_ids(session))
-        return HoldOut(labels=split.val_labels, beliefs=softmax(logits), features=feature, views=outside)
+        outside = _nodes(session, teacher, split.val, split.val_labels)
+        logits, feature = _outputs(session, teacher, split.val, outside)
+        theirs = softmax(logits)
+        seen = _views(session, outside, theirs, (nodes, beliefs))
+        return HoldOut(labels=outside.labels, beliefs=theirs, features=feature, views=seen)
     fold_of = assign_folds(split.labels, settings.folds, session.config.teacher.seed, place.replicate)
     apply = session.apply_of(session.config.teacher)
-    beliefs: list[np.ndarray] = []
+    each: list[np.ndarray] = []
     features: list[np.ndarray] = []
     for fold in range(settings.folds):
         kept = split.labelled[fold_of[split.labelled] != fold]
         _, variables = train_teacher(session, split, kept, place.replicate, progress=progress.step)
-        logits, feature = session.predictor(apply, session.config.teacher)(variables, source, split.pool)
-        beliefs.append(softmax(logits))
+        logits, feature = _described(session, apply, variables, split.pool, nodes)
+        each.append(softmax(logits))
         features.append(feature)
-    return Folds(fold_of=fold_of, beliefs=beliefs, features=features)
+    # A teacher that has seen one object of a sample has seen them all: folds are of samples.
+    return Folds(fold_of=fold_of[np.searchsorted(split.pool, nodes.sample)], beliefs=each, features=features)
 
 
 def _note(graph: KnowledgeGraph, seconds: float) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from jkd.errors import UserError
 from jkd.networks import Start
 from jkd.places import Path
 from jkd.progress import RunProgress
+from jkd.tasks import Nodes
+from jkd.tasks.task import Found
 from jkd.train import checkpoint, interrupt
 from jkd.train.dispatch import Step
 from jkd.train.loop import Fit
@@ -167,8 +170,12 @@ def batches_of(
     network: ConfigDict,
     seed: int,
     replicate: int,
+    nodes: Nodes | None = None,
 ) -> Callable[[int], Any]:
-    """`first step -> chunks` over the pool samples at `positions`, with their nodes; the rows that `step` wants."""
+    """`first step -> chunks` over the pool samples at `positions`; the rows that `step` wants.
+
+    With `nodes`, those of the graph, targets are about these; without, about what labels alone tell.
+    """
 
     def start(first: int) -> Any:
         return batches(
@@ -176,7 +183,7 @@ def batches_of(
             split.pool[positions],
             split.labels[positions],
             inputs=step.program.reads,
-            targets=session.task.targets,
+            targets=partial(session.task.targets, nodes=nodes),
             nodes=positions,
             batch=network.train.batch,
             steps=step.program.steps,
@@ -199,17 +206,29 @@ def validation_of(session: Session, split: Split, apply: build.Apply, network: C
     predictor = session.predictor(apply, network)
 
     def evaluate(variables: PyTree) -> dict[str, float]:
-        outputs, _ = predictor(variables, session.dataset.train, split.val)
-        measured = session.task.metrics(outputs, split.val_labels, None)
+        source = session.dataset.train
+        found = predictor(variables, source, split.val)
+        measured = session.task.metrics(found, source, split.val, split.val_labels, None)
         return {key: value for key, value in measured.items() if value is not None}
 
     return evaluate
 
 
-def test_outputs(session: Session, apply: build.Apply, network: ConfigDict, variables: PyTree) -> np.ndarray:
-    """Logits of the whole test split, float32 `[T, C]`."""
+def test_outputs(session: Session, apply: build.Apply, network: ConfigDict, variables: PyTree) -> Found:
+    """A network's answers to the whole test split."""
     test = session.dataset.test
-    return session.predictor(apply, network)(variables, test, np.arange(len(test)))[0]
+    return session.predictor(apply, network)(variables, test, np.arange(len(test)))
+
+
+def stored(session: Session, found: Found) -> Found:
+    """What of a network's answers is kept as its predictions."""
+    return {name: found[name] for name in session.task.stored}
+
+
+def test_metrics(session: Session, found: Found, teacher: Found | None) -> dict[str, float | None]:
+    """The task's metrics on the test split."""
+    test = session.dataset.test
+    return session.task.metrics(found, test, np.arange(len(test)), test.labels, teacher)
 
 
 def receipt_of(

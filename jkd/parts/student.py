@@ -24,10 +24,13 @@ from jkd.parts.part import (
     network_inputs,
     note_of,
     receipt_of,
+    stored,
+    test_metrics,
+    test_outputs,
     validation_of,
 )
 from jkd.progress import RunProgress
-from jkd.share import Share, share_of
+from jkd.share import Share, nodes_in, share_of
 from jkd.train.given import Knowledge
 from jkd.train.loop import Fit, fit
 from jkd.train.record import chain_of
@@ -68,22 +71,20 @@ def make_student(
         state = fit(setup, training.init())
         variables = jax.tree.map(np.asarray, state.variables)
         own = session.apply_of(network)
-        outputs, features = session.predictor(own, network)(
-            variables, session.dataset.test, np.arange(len(session.dataset.test))
-        )
-        predictions = {"logits": outputs}
-        if goal.projects:
-            predictions |= _projected(training.compiled, state.objective, features, share.knowledge)
+        found = test_outputs(session, own, network, variables)
+        predictions = stored(session, found)
+        if goal.projects and "embedding" in found:
+            predictions |= _projected(training.compiled, state.objective, found["embedding"], share.knowledge)
         compress.save_variables(folder / "variables.safetensors", variables)
         files.write_arrays(folder / "predictions.safetensors", predictions)
-        theirs = files.read_arrays(place.teacher / "predictions.safetensors")["logits"]
+        theirs = files.read_arrays(place.teacher / "predictions.safetensors")
         result = {
             "inputs": inputs,
             "made_of": made_of,
             "chain": chain_of(folder),
             "params": digest.of_tree(variables),
             "predictions": digest.of_tree(predictions),
-            "metrics": session.task.metrics(outputs, session.dataset.test.labels, theirs),
+            "metrics": test_metrics(session, predictions, theirs),
             "labels": {"train": len(split.labelled), "choose": share.labels_used},
             "choices": share.choices,
             "receipt": receipt_of(session, own, network, variables, place),
@@ -102,12 +103,12 @@ def student_training(
     """How a student is trained, and its share of the graph."""
     network = session.config.students[name]
     goal = session.objective_of(network, len(graph.views), f"students.{name}")
-    share = share_of(graph, network, goal, seed, replicate)
+    share = share_of(graph, network, goal, seed, replicate, split)
     apply = teacher.apply if goal.needs_teacher else None
-    compiled = session.program(network, goal, apply, len(share.nodes), f"students.{name}")
+    compiled = session.program(network, goal, apply, len(share.samples), f"students.{name}")
     setup = Fit(
         step=compiled.step,
-        batches=batches_of(session, split, share.nodes, compiled.step, network, seed, replicate),
+        batches=batches_of(session, split, share.samples, compiled.step, network, seed, replicate, nodes_in(graph)),
         teacher=teacher.variables if apply else {},
         knowledge=share.knowledge,
         run=build.run_of(seed, replicate),

@@ -24,6 +24,8 @@ from jkd.parts.part import (
     note_of,
     read_variables,
     receipt_of,
+    stored,
+    test_metrics,
     test_outputs,
     validation_of,
 )
@@ -43,16 +45,16 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
     made_of = inputs.made_of
     progress.start(f"replicate {place.replicate} teacher")
 
-    def found() -> Teacher | None:
+    def there() -> Teacher | None:
         teacher = found_teacher(session, split, place)
         if teacher:
             progress.finish("already there")
         return teacher
 
-    if teacher := found():
+    if teacher := there():
         return teacher
     with hold(folder, f"the teacher of replicate {place.replicate}", progress, wait=True):
-        if teacher := found():  # made by another process meanwhile
+        if teacher := there():  # made by another process meanwhile
             return teacher
         started = time.monotonic()
         if given:
@@ -63,16 +65,18 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
             program, variables = train_teacher(session, split, split.labelled, place.replicate, **where)
             teacher = Teacher(session.apply_of(network), variables, digest.of_tree(variables))
             compress.save_variables(folder / "variables.safetensors", variables)
-        outputs = test_outputs(session, teacher.apply, network, teacher.variables)
-        refuse_unsound(outputs, None, session.dataset.test.id, session.dataset.classes, loaded=given is not None)
-        files.write_arrays(folder / "predictions.safetensors", {"logits": outputs})
+        found = stored(session, test_outputs(session, teacher.apply, network, teacher.variables))
+        if "logits" in found:
+            logits, test = found["logits"], session.dataset.test
+            refuse_unsound(logits, None, test.id, test.classes, loaded=given is not None)
+        files.write_arrays(folder / "predictions.safetensors", found)
         result = {
             "inputs": inputs,
             "made_of": made_of,
             "chain": chain_of(folder),
             "params": teacher.digest,
-            "predictions": digest.of_tree({"logits": outputs}),
-            "metrics": session.task.metrics(outputs, session.dataset.test.labels, None),
+            "predictions": digest.of_tree(found),
+            "metrics": test_metrics(session, found, None),
             "labels": {"train": 0 if given else len(split.labelled), "choose": 0},
             "choices": {},
             "receipt": receipt_of(session, teacher.apply, network, teacher.variables, place),
@@ -117,7 +121,8 @@ def train_teacher(
 def teacher_training(session: Session, split: Split, positions: np.ndarray, replicate: int) -> Training:
     """How the teacher is trained on the labelled pool samples at `positions`."""
     network = session.config.teacher
-    compiled = session.program(network, objective.supervised(), None, len(positions), "teacher")
+    goal = objective.supervised(session.task.supervised, session.task_of(network).described)
+    compiled = session.program(network, goal, None, len(positions), "teacher")
     setup = Fit(
         step=compiled.step,
         batches=batches_of(session, split, positions, compiled.step, network, network.seed, replicate),

@@ -93,6 +93,11 @@ def parse(text: str, source: str = "cfg") -> Cfg:
     return cfg
 
 
+def small() -> Cfg:
+    """A detector of 55 thousand parameters for images of some 96 pixels, to try things with."""
+    return load(places.path_of(__file__).parent / "small.cfg")
+
+
 def dump(cfg: Cfg) -> str:
     """A cfg file's text, which `parse` gives back as it was, and Darknet reads."""
     net = {"height": cfg.net.height, "width": cfg.net.width, "channels": cfg.net.channels, **dict(cfg.net.options)}

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 
 from jkd import digest, files
 from jkd.errors import UserError
@@ -24,10 +23,11 @@ class Part:
     result: dict[str, Any]
 
     def predictions(self) -> dict[str, np.ndarray]:
-        """`logits` float32 [T, C]; `projection` [T, d] and `nodes` [N, d] where the student has them."""
+        """What the task stores, such as `logits` float32 [T, C]; `projection` [T, d] and `nodes` [N, d] where the
+        student has them."""
         path = self.folder / "predictions.safetensors"
         arrays = files.read_arrays(path)
-        if "logits" not in arrays or arrays["logits"].ndim != 2:
+        if ("logits" not in arrays or arrays["logits"].ndim != 2) and "boxes" not in arrays:
             raise UserError(f"{path}: expected 'logits' [T, C], got {sorted(arrays)}. Delete it and run again.")
         if digest.of_tree(arrays) != self.result.get("predictions"):
             raise UserError(
@@ -36,9 +36,10 @@ class Part:
         return arrays
 
     @cached_property
-    def answers(self) -> Int64[np.ndarray, " t"]:
-        """The class predicted of each test input."""
-        return self.predictions()["logits"].argmax(-1)
+    def size(self) -> int:
+        """Test inputs that there are predictions of."""
+        arrays = self.predictions()
+        return len(next(arrays[name] for name in ("logits", "boxes") if name in arrays))
 
     def replayed(self) -> dict[str, Any]:
         """`replay`, what `jkd replay` found of this very training last; nothing where it was not asked."""

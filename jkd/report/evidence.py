@@ -10,7 +10,7 @@ from jkd import config as configs
 from jkd import interpret
 from jkd.evaluate import log_softmax
 from jkd.graph.knowledge_graph import KnowledgeGraph
-from jkd.report import markup, text
+from jkd.report import detections, markup, text
 from jkd.report.collect import Part, Results
 from jkd.report.tables import best_student
 
@@ -56,6 +56,9 @@ def gather(results: Results, summary: Mapping[str, Any], dataset: Any, graph: Kn
     projected = (pair for pair in runs if graph and "projection" in pair[1][1].predictions())
     name, (key, part) = next(projected, runs[0])
     arrays, doubt, found, measured = part.predictions(), "", None, None
+    if "logits" not in arrays:
+        theirs = results.teachers[0].predictions()
+        return Cards(name, key, detections.cards(dataset, arrays, theirs, settings["cards"]), None, "")
     student, teacher = (_softmax(logits) for logits in (arrays["logits"], results.teachers[0].predictions()["logits"]))
     if graph is None:
         doubt = "The knowledge graph of the first replicate is missing, so the cards show beliefs alone."
@@ -84,6 +87,8 @@ def section(found: Cards, dataset: Any, classes: list[str]) -> str:
     if not found.cards:
         return f"<p>{text.escape(found.doubt)}</p>" if found.doubt else ""
     replicate, seed = found.run
+    if "truth" in found.cards[0]:
+        return _of_objects(found, dataset, classes)
     intro = (
         "<p>Test inputs picked by a fixed rule, in turn from the right and confident, the wrong, those "
         "where the neighbours disagree, those where only the student is right, and the right but unsure. "
@@ -105,6 +110,17 @@ def section(found: Cards, dataset: Any, classes: list[str]) -> str:
     shown = markup.samples(dataset.test, [card["sample"] for card in found.cards], alts)
     cards = [_card(card, sample, dataset, classes) for card, sample in zip(found.cards, shown, strict=True)]
     return f'{intro}<div class="cards">{"".join(cards)}</div>'
+
+
+def _of_objects(found: Cards, dataset: Any, classes: list[str]) -> str:
+    intro = (
+        "<p>Test images picked by a fixed rule, in turn of those where the student finds most of what there is, where "
+        "it finds least, and where it has least in common with its teacher. Boxes with a score of "
+        f"{100 * detections.SHOWN:.0f} % at least; the student is <b>{text.escape(found.student)}</b>, replicate "
+        f"{found.run[0]}, seed {found.run[1]}.</p>"
+    )
+    cards = "".join(detections.card(card, dataset, classes) for card in found.cards)
+    return f'{intro}<div class="cards wide">{cards}</div>'
 
 
 def _card(card: Mapping[str, Any], sample: str, dataset: Any, classes: list[str]) -> str:

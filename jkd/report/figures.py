@@ -18,11 +18,12 @@ Curve = Mapping[int, Sequence[float]]  # step -> one value a run
 
 
 def curves(results: Results, summary: Mapping[str, Any], theme: Theme) -> Figure | None:
-    """Training loss, and validation accuracy where measured, over steps: median and range of the runs."""
+    """Training loss, and the primary metric on validation where measured, over steps: median and range of the runs."""
     networks = {TEACHER: list(results.teachers.values())}
     students = [name for name in entries(summary) if name in results.students]
     networks |= {name: list(results.students[name].values()) for name in students}
-    keys = [key for key in ("loss", "val_accuracy") if any(_gather(parts, key) for parts in networks.values())]
+    wanted = ("loss", f"val_{summary['primary']['metric']}")
+    keys = [key for key in wanted if any(_gather(parts, key) for parts in networks.values())]
     if not keys:
         return None
     figure, axes = canvas(WIDTH, 0.7 + 2.2 * len(keys), len(keys))

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from jkd.report import text
 from jkd.report.plots import Plot
 
 QUOTED = 400  # characters of a text that are shown at most
+PICTURE = 320  # pixels a side that a picture with boxes has at most
 THUMBNAIL = 96  # pixels a side that a thumbnail has at most
 
 
@@ -62,6 +63,39 @@ def thumbnail(image: UInt8[np.ndarray, "h w c"], alt: str) -> str:
     width, height = picture.size
     source = data_uri(buffer.getvalue())
     return f'<img class="pixels" src="{source}" width="{width}" height="{height}" alt="{text.escape(alt)}">'
+
+
+def boxed(
+    image: UInt8[np.ndarray, "h w 3"], boxes: Sequence[Mapping[str, Any]], classes: Sequence[str], kind: str, alt: str
+) -> str:
+    """A picture with boxes and their classes on it.
+
+    Args:
+      image: the canvas.
+      boxes: each `{box, class, score}`, in pixels of it.
+      classes: names.
+      kind: the CSS class of the boxes.
+      alt: what it is called for those who do not see.
+    """
+    buffer = io.BytesIO()
+    picture = Image.fromarray(image)
+    picture.thumbnail((PICTURE, PICTURE), Image.Resampling.BOX)
+    picture.save(buffer, format="PNG")
+    height, width = image.shape[:2]
+    parts = [f'<image href="{data_uri(buffer.getvalue())}" width="{width}" height="{height}"/>']
+    size = round(max(height, width) / 24, 1)
+    for box in boxes:
+        x1, y1, x2, y2 = (float(side) for side in box["box"])
+        score = "" if box["score"] is None else f" {100 * box['score']:.0f}"
+        shape = f'x="{x1:.1f}" y="{y1:.1f}" width="{max(x2 - x1, 0):.1f}" height="{max(y2 - y1, 0):.1f}"'
+        parts.append(f"<rect {shape}/>")
+        name = text.escape(classes[box["class"]])
+        parts.append(f'<text x="{x1:.1f}" y="{max(y1 - 1, size):.1f}" font-size="{size}">{name}{score}</text>')
+    inside = "".join(parts)
+    return (
+        f'<svg class="boxes {kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{text.escape(alt)}">'
+        f"{inside}</svg>"
+    )
 
 
 def quote(passage: str) -> str:

@@ -4,7 +4,7 @@ They answer another question than the intervals over seeds or replicates, which 
 another test split of the same size would have changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -13,11 +13,12 @@ from jaxtyping import Float64
 
 from jkd import evaluate
 from jkd.report.collect import Key, Part, Results
+from jkd.tasks import Task
 
 Right = dict[int, np.ndarray]  # unit -> share of its runs that are right, by test input
 
 
-def points(results: Results, teacher: str, labels: np.ndarray) -> dict[str, Any]:
+def points(results: Results, teacher: str, labels: np.ndarray, task: Task) -> dict[str, Any]:
     """Means as in `metrics` and `paired`, with percentile intervals over resampled test inputs.
 
     Returns:
@@ -25,8 +26,17 @@ def points(results: Results, teacher: str, labels: np.ndarray) -> dict[str, Any]
       `mean`, `low`, `high`, each None where there is nothing.
     """
     over_seeds = results.unit == "seed"
-    right = {name: _right(parts, 1 if over_seeds else 0, labels) for name, parts in results.students.items()}
-    teachers = {replicate: _scores([part], labels) for replicate, part in results.teachers.items()}
+    if task.right is None:
+        names = [teacher, *results.students]
+        paired = {one: {other: _entry(None) for other in names if other != one} for one in names}
+        return {"resamples": 0, "n": len(labels), "accuracy": {name: _entry(None) for name in names}, "paired": paired}
+
+    def score(parts: list[Part]) -> np.ndarray:
+        assert task.right is not None
+        return np.mean([task.right(part.predictions(), labels) for part in parts], axis=0)
+
+    right = {name: _right(parts, 1 if over_seeds else 0, score) for name, parts in results.students.items()}
+    teachers = {replicate: score([part]) for replicate, part in results.teachers.items()}
     beside = dict.fromkeys(results.seeds, teachers[0]) if over_seeds and 0 in teachers else teachers
     right = {teacher: beside} | right
     columns = {(name, ""): _mean(by, list(by)) for name, by in right.items()}
@@ -36,7 +46,7 @@ def points(results: Results, teacher: str, labels: np.ndarray) -> dict[str, Any]
     there = {names: column for names, column in columns.items() if np.isfinite(column).all()}
     spans = evaluate.bootstrap(np.column_stack(list(there.values()))) if there else []
     found = dict(zip(there, spans, strict=True))
-    paired: dict[str, dict[str, Any]] = {name: {} for name in right}
+    paired = {name: {} for name in right}
     for a, b in combinations(right, 2):
         span = found.get((a, b))
         paired[a][b] = _entry(span)
@@ -49,15 +59,11 @@ def points(results: Results, teacher: str, labels: np.ndarray) -> dict[str, Any]
     }
 
 
-def _right(parts: Mapping[Key, Part], place: int, labels: np.ndarray) -> Right:
+def _right(parts: Mapping[Key, Part], place: int, score: Callable[[list[Part]], np.ndarray]) -> Right:
     units: dict[int, list[Part]] = {}
     for key, part in sorted(parts.items()):
         units.setdefault(key[place], []).append(part)
-    return {unit: _scores(some, labels) for unit, some in units.items()}
-
-
-def _scores(parts: list[Part], labels: np.ndarray) -> Float64[np.ndarray, " n"]:
-    return np.mean([part.answers == labels for part in parts], axis=0)
+    return {unit: score(some) for unit, some in units.items()}
 
 
 def _mean(right: Right, units: list[int]) -> Float64[np.ndarray, " n"]:

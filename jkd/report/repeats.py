@@ -47,11 +47,14 @@ def draw(summary: Mapping[str, Any], theme: Theme) -> Figure | None:
     figure, (axis,) = canvas(WIDTH, 1.0 + 0.28 * len(shown))
     for place, (_, entry) in enumerate(shown):
         start = 0.0
-        for index, (part, what) in enumerate(PARTS.items()):
+        known = PARTS if entry["good_churn"]["mean"] is not None else {"churn": "churn"}
+        for index, (part, what) in enumerate(known.items()):
             width = 100 * entry[part]["mean"]
             colour = (theme.cycle[0], theme.cycle[1], theme.faint)[index]
             axis.barh(place, width, left=start, height=0.6, color=colour, label=None if place else what)
             start += width
+        if entry["expected_churn"]["mean"] is None:
+            continue
         expected = 100 * entry["expected_churn"]["mean"]
         label = None if place else "if errors were independent"
         axis.plot([expected] * 2, [place - 0.4, place + 0.4], color=theme.ink, linewidth=1.4, label=label)
@@ -111,6 +114,8 @@ def _shared(entry: Mapping[str, Any] | None) -> str:
 def _intervals(summary: Mapping[str, Any]) -> str:
     """Accuracy and its differences to the reference, with intervals over units and over test inputs."""
     points, reference = summary["points"], reference_of(summary)
+    if not points["resamples"]:  # a metric that is no mean over test inputs
+        return ""
     rows = []
     for name, entry in entries(summary).items():
         over_units, over_points = entry["metrics"]["accuracy"], points["accuracy"][name]

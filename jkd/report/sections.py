@@ -10,14 +10,7 @@ from jkd.report import classes, figures, markup, repeats, tables, text
 from jkd.report.collect import Results
 from jkd.report.plots import Plot, render
 from jkd.report.summary import TEACHER, pairs_of, reference_of
-
-NAMES = {
-    "accuracy": "accuracy",
-    "nll": "NLL",
-    "ece": "ECE",
-    "agreement": "agrees",
-    "kl": "KL",
-}
+from jkd.tasks import make_task
 
 
 def plots(results: Results, summary: Mapping[str, Any], graph: KnowledgeGraph | None) -> dict[str, Plot]:
@@ -37,7 +30,7 @@ def results_table(summary: Mapping[str, Any], results: Results) -> str:
     """Teacher and students with their metrics, labels and n."""
     rows = []
     everyone = tables.entries(summary)
-    names = NAMES | {tables.churn_of(summary): "churn"}
+    names = dict(make_task(summary["config"]["task"]).columns) | {tables.churn_of(summary): "churn"}
     for name, entry in everyone.items():
         figures_ = [f'<span class="nowrap">{text.spread(m, entry["metrics"][m])}</span>' for m in names]
         labels = entry["labels"]

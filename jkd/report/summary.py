@@ -31,9 +31,9 @@ from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.report.collect import Key, Part, Results
 from jkd.report.points import points
 from jkd.report.variance import KINDS, Spread, spreads
-from jkd.tasks import TASKS
+from jkd.tasks import make_task
 
-METRICS = ("accuracy", "nll", "ece", "agreement", "kl", "seed_churn", "replicate_churn")
+CHURNS = ("seed_churn", "replicate_churn")
 RECEIPT = ("params", "embedding", "bytes", "macs", "latency_ms")
 TEACHER = "teacher"
 Values = Mapping[str, Mapping[int, float]]  # metric -> unit -> value
@@ -50,18 +50,19 @@ def summarize(results: Results, graph: KnowledgeGraph | None, labels: Integer[np
     Raises:
       UserError: a run's predictions are not of these test inputs.
     """
-    seed = results.config["teacher"]["seed"]
+    seed, task = results.config["teacher"]["seed"], make_task(results.config["task"])
+    measured = (*task.columns, *CHURNS)
     networks = {TEACHER: {(replicate, seed): part for replicate, part in results.teachers.items()}} | results.students
     _check_sizes(networks, len(labels))
-    variance = {name: spreads(results, by_key, labels) for name, by_key in networks.items()}
-    values = {name: _student_values(results, name) | _churn(variance[name]) for name in results.students}
-    teacher = _teacher_values(results) | _churn(variance[TEACHER])
+    variance = {name: spreads(results, by_key, labels, task) for name, by_key in networks.items()}
+    values = {name: _student_values(results, name, measured) | _churn(variance[name]) for name in results.students}
+    teacher = _teacher_values(results, measured) | _churn(variance[TEACHER])
     over_seeds = results.unit == "seed"  # then there is one teacher, the same for every seed
     beside = {metric: dict.fromkeys(results.seeds, by[0]) for metric, by in teacher.items() if 0 in by}
     everyone = {TEACHER: beside if over_seeds else teacher} | values
     parts = {name: list(by_key.values()) for name, by_key in results.students.items()}
     every_part = [*results.teachers.values(), *(part for some in parts.values() for part in some)]
-    metric, best = TASKS[results.config["task"]].primary
+    metric, best = task.primary
     return {
         "teacher": {
             "metrics": _metrics(teacher),
@@ -79,12 +80,12 @@ def summarize(results: Results, graph: KnowledgeGraph | None, labels: Integer[np
         "receipt": {
             name: _receipt(some) for name, some in [(TEACHER, list(results.teachers.values())), *parts.items()]
         },
-        "paired": _paired(everyone),
+        "paired": _paired(everyone, measured),
         "variance": {
             name: {kind: spread and spread.as_dict() for kind, spread in by_kind.items()}
             for name, by_kind in variance.items()
         },
-        "points": points(results, TEACHER, labels),
+        "points": points(results, TEACHER, labels, task),
         "labels": _labels(every_part),
         "graph": _graph(graph),
         "primary": {"metric": metric, "direction": best},
@@ -113,27 +114,27 @@ def pairs_of(summary: Mapping[str, Any]) -> str | None:
 
 def _check_sizes(networks: Mapping[str, Mapping[Key, Part]], size: int) -> None:
     for part in (part for by_key in networks.values() for part in by_key.values()):
-        if len(part.answers) != size:
+        if part.size != size:
             path = part.folder / "predictions.safetensors"
-            raise UserError(f"{path}: expected {size} test inputs, got {len(part.answers)}. Delete it and run again.")
+            raise UserError(f"{path}: expected {size} test inputs, got {part.size}. Delete it and run again.")
 
 
-def _student_values(results: Results, name: str) -> dict[str, dict[int, float]]:
+def _student_values(results: Results, name: str, measured: Sequence[str]) -> dict[str, dict[int, float]]:
     by_key = results.students[name]
     over_seeds = results.unit == "seed"
-    gathered: dict[str, dict[int, list[float]]] = {metric: {} for metric in METRICS}
+    gathered: dict[str, dict[int, list[float]]] = {metric: {} for metric in measured}
     for (replicate, seed), part in sorted(by_key.items()):
-        for metric in METRICS:
+        for metric in measured:
             value = part.result["metrics"].get(metric)
             if value is not None:
                 gathered[metric].setdefault(seed if over_seeds else replicate, []).append(value)
     return {metric: {unit: statistics.fmean(some) for unit, some in by.items()} for metric, by in gathered.items()}
 
 
-def _teacher_values(results: Results) -> dict[str, dict[int, float]]:
-    values: dict[str, dict[int, float]] = {metric: {} for metric in METRICS}
+def _teacher_values(results: Results, measured: Sequence[str]) -> dict[str, dict[int, float]]:
+    values: dict[str, dict[int, float]] = {metric: {} for metric in measured}
     for replicate, part in sorted(results.teachers.items()):
-        for metric in METRICS:
+        for metric in measured:
             value = part.result["metrics"].get(metric)
             if value is not None:
                 values[metric][replicate] = value
@@ -149,20 +150,20 @@ def _churn(variance: Mapping[str, Spread | None]) -> dict[str, dict[int, float]]
 
 
 def _metrics(values: Values) -> dict[str, dict[str, Any]]:
-    return {metric: _entry(list(values[metric].values())) for metric in METRICS}
+    return {metric: _entry(list(by_unit.values())) for metric, by_unit in values.items()}
 
 
 def _entry(values: Sequence[float]) -> dict[str, Any]:
     return evaluate.interval(values)._asdict()
 
 
-def _paired(everyone: Mapping[str, Values]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+def _paired(everyone: Mapping[str, Values], measured: Sequence[str]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     table: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for a in everyone:
         for b in everyone:
             if a != b:
                 table.setdefault(a, {})[b] = {
-                    metric: _difference(everyone[a].get(metric, {}), everyone[b].get(metric, {})) for metric in METRICS
+                    metric: _difference(everyone[a].get(metric, {}), everyone[b].get(metric, {})) for metric in measured
                 }
     return table
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from jkd.report import text
 from jkd.report.summary import TEACHER, pairs_of, reference_of
+from jkd.tasks import make_task
 
-COLUMNS = ("accuracy", "nll", "ece", "agreement")
 DIFFERING = {
     "churn": "churn",
     "good_churn": "good",
@@ -23,8 +23,7 @@ def table(summary: Mapping[str, Any]) -> str:
     `±` is half the width of the 95 % interval over the n replicates (or seeds) in the last column.
     """
     primary = summary["primary"]["metric"]
-    columns = (*(() if primary in COLUMNS else (primary,)), *COLUMNS)
-    metrics = {metric: metric for metric in columns} | {churn_of(summary): "churn"}
+    metrics = {metric: metric for metric in make_task(summary["config"]["task"]).figures} | {churn_of(summary): "churn"}
     rows = [["", *metrics.values(), "parameters", "bytes", "n"]]
     for name, entry in entries(summary).items():
         receipt = summary["receipt"].get(name, {})

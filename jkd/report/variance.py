@@ -8,7 +8,7 @@ Neighbours are compared over seeds alone: a node is another sample in another re
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from jkd import evaluate, interpret
 from jkd.report.collect import Key, Part, Results
+from jkd.tasks import Task
 
 MEASURES = (
     "churn",  # share of test inputs on which the two predict different classes; good + bad + both wrong
@@ -30,6 +31,7 @@ MEASURES = (
 )
 KINDS = ("seeds", "replicates")
 NEAREST = 10  # neighbours compared besides `report.neighbours`
+Differ = Callable[[Sequence[dict[str, np.ndarray]]], dict[str, np.ndarray]]  # R runs' predictions -> measures `[R, R]`
 Values = dict[str, dict[int, float]]  # measure -> unit -> value
 
 
@@ -59,15 +61,19 @@ class Spread:
         return {"pairs": self.pairs, **entries, "neighbours": neighbours or None}
 
 
-def spreads(results: Results, by_key: Mapping[Key, Part], labels: np.ndarray) -> dict[str, Spread | None]:
+def spreads(results: Results, by_key: Mapping[Key, Part], labels: np.ndarray, task: Task) -> dict[str, Spread | None]:
     """How far the finished runs of one network differ, by kind of pairs; None where there are not two runs."""
-    return {"seeds": _over_seeds(results, by_key, labels), "replicates": _over_replicates(by_key, labels)}
+
+    def differ(arrays: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return task.differences(arrays, labels)
+
+    return {"seeds": _over_seeds(results, by_key, differ), "replicates": _over_replicates(by_key, differ)}
 
 
-def _over_seeds(results: Results, by_key: Mapping[Key, Part], labels: np.ndarray) -> Spread | None:
+def _over_seeds(results: Results, by_key: Mapping[Key, Part], differ: Differ) -> Spread | None:
     groups = _grouped(by_key, 0)
     ks = sorted({results.config["report"]["neighbours"], NEAREST})
-    found = [(replicate, _within(group, labels, ks)) for replicate, group in groups.items() if len(group) > 1]
+    found = [(replicate, _within(group, differ, ks)) for replicate, group in groups.items() if len(group) > 1]
     if not found:
         return None
     if results.unit == "seed":
@@ -84,10 +90,10 @@ def _over_seeds(results: Results, by_key: Mapping[Key, Part], labels: np.ndarray
     return Spread(sum(spread.pairs for _, spread in found), values, overlap, chance)
 
 
-def _within(group: Mapping[int, Part], labels: np.ndarray, ks: Sequence[int]) -> Spread:
+def _within(group: Mapping[int, Part], differ: Differ, ks: Sequence[int]) -> Spread:
     """One replicate's seeds."""
     keys, arrays = list(group), [part.predictions() for part in group.values()]
-    values = _by_run(keys, _matrices(arrays, labels))
+    values = _by_run(keys, differ(arrays))
     overlap, chance = {}, {}
     if _comparable(list(group.values()), arrays):
         nodes = len(arrays[0]["nodes"])
@@ -100,7 +106,7 @@ def _within(group: Mapping[int, Part], labels: np.ndarray, ks: Sequence[int]) ->
     return Spread(len(keys) * (len(keys) - 1) // 2, values, overlap, chance)
 
 
-def _over_replicates(by_key: Mapping[Key, Part], labels: np.ndarray) -> Spread | None:
+def _over_replicates(by_key: Mapping[Key, Part], differ: Differ) -> Spread | None:
     """Pairs of replicates at one seed, mean over the seeds; of those replicates that have every seed."""
     seeds = _grouped(by_key, 1)
     complete = [replicate for replicate in _grouped(by_key, 0) if all(replicate in some for some in seeds.values())]
@@ -108,32 +114,17 @@ def _over_replicates(by_key: Mapping[Key, Part], labels: np.ndarray) -> Spread |
         return None
     of_seed = []
     for by_replicate in seeds.values():
-        of_seed.append(_matrices([by_replicate[replicate].predictions() for replicate in complete], labels))
+        of_seed.append(differ([by_replicate[replicate].predictions() for replicate in complete]))
     matrices = {measure: np.mean([found[measure] for found in of_seed], axis=0) for measure in of_seed[0]}
     pairs = len(seeds) * len(complete) * (len(complete) - 1) // 2
     return Spread(pairs, _by_run(complete, matrices), {}, {})
 
 
-def _matrices(arrays: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Every measure but the normalised one, `[R, R]`."""
-    logits = np.stack([some["logits"] for some in arrays])
-    answers = logits.argmax(-1)
-    churn, good, bad, both_wrong = evaluate.churn(answers, labels)
-    return {
-        "churn": churn,
-        "good_churn": good,
-        "bad_churn": bad,
-        "both_wrong_churn": both_wrong,
-        "agreement": 1 - churn,
-        "expected_churn": evaluate.expected_churn((answers == labels).mean(axis=1), logits.shape[2]),
-        "js": evaluate.jensen_shannon(logits),
-    }
-
-
 def _by_run(keys: Sequence[int], matrices: Mapping[str, np.ndarray]) -> Values:
     """Pseudo-values by run; two runs have one value, under the first."""
     values = {measure: evaluate.pseudo_values(matrix) for measure, matrix in matrices.items()}
-    values["normalised_churn"] = evaluate.ratio_of(values["churn"], values["expected_churn"])
+    if "expected_churn" in values:
+        values["normalised_churn"] = evaluate.ratio_of(values["churn"], values["expected_churn"])
     return {measure: dict(zip(keys, some, strict=False)) for measure, some in values.items()}
 
 

@@ -3,9 +3,25 @@
 Graph terms, objective, cards and the graph builder see `Anchors`, never what they were made from.
 """
 
+from typing import Any
+
 from jkd.tasks.classification import CLASSIFICATION
-from jkd.tasks.task import Anchors, Task
+from jkd.tasks.detection import detection
+from jkd.tasks.task import Anchors, Nodes, Task
 
-TASKS = {task.name: task for task in (CLASSIFICATION,)}
+TASKS = {"classification": lambda module, shape: CLASSIFICATION, "detection": detection}
 
-__all__ = ["CLASSIFICATION", "TASKS", "Anchors", "Task"]
+
+def make_task(name: str, module: Any = None, shape: tuple[int, ...] = ()) -> Task:
+    """The task of `config.task`, as one network has it.
+
+    Args:
+      name: of a task.
+      module: the network, of which some tasks have to know what its outputs mean; None for all but what is done with
+        outputs.
+      shape: of the network's input.
+    """
+    return TASKS[name](module, shape)
+
+
+__all__ = ["CLASSIFICATION", "TASKS", "Anchors", "Nodes", "Task", "make_task"]

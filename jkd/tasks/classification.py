@@ -1,6 +1,7 @@
 """Classification, of images or of texts: one anchor a sample."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jkd import evaluate
-from jkd.data.pipeline import no_targets
-from jkd.tasks.task import Anchors, Task
+from jkd.graph import views
+from jkd.graph.nearest import Edges
+from jkd.tasks.task import Anchors, Found, Nodes, Task
 
 
 def anchors(batch: Mapping[str, Array], outputs: Float[Array, "b c"], taps: Mapping[str, Array]) -> Anchors:
@@ -23,6 +25,16 @@ def nodes(batch: Mapping[str, Array]) -> Int[Array, " b"]:
     return batch["node"]
 
 
+def targets(source: Any, indices: np.ndarray, labels: np.ndarray, nodes: Nodes | None = None) -> dict[str, np.ndarray]:
+    """A sample's label is enough."""
+    return {}
+
+
+def example(count: int) -> dict[str, np.ndarray]:
+    """Nothing, as `targets`."""
+    return {}
+
+
 def given(batch: Mapping[str, Array], classes: int) -> dict[str, Array]:
     """`label_target` float32 `[B, C]`, a zero row where the label is hidden; `labelled` float32 `[B]`."""
     label = batch["label"]
@@ -32,23 +44,97 @@ def given(batch: Mapping[str, Array], classes: int) -> dict[str, Array]:
     }
 
 
-def metrics(outputs: np.ndarray, labels: np.ndarray, teacher: np.ndarray | None) -> dict[str, float | None]:
+def predict(
+    batch: Mapping[str, Array], outputs: Float[Array, "b c"], taps: Mapping[str, Array]
+) -> dict[str, Float[Array, "b _"]]:
+    """`logits` and `embedding`, of a sample and so of its node, too."""
+    return {"logits": outputs, "embedding": taps["embedding"]}
+
+
+def rows(described: Found, index: np.ndarray, nodes: Nodes) -> Found:
+    """A row a sample is a row a node already."""
+    return described
+
+
+def metrics(
+    found: Found, source: Any, index: np.ndarray, labels: np.ndarray, teacher: Found | None
+) -> dict[str, float | None]:
     """Accuracy, NLL and ECE (15 bins) against the labels; agreement with and KL from a teacher, if there is one."""
+    outputs, theirs = found["logits"], None if teacher is None else teacher["logits"]
     return {
         "accuracy": evaluate.accuracy(outputs, labels),
         "nll": evaluate.nll(outputs, labels),
         "ece": evaluate.ece(outputs, labels, bins=15),
-        "agreement": None if teacher is None else evaluate.agreement(outputs, teacher),
-        "kl": None if teacher is None else evaluate.kl(teacher, outputs),
+        "agreement": None if theirs is None else evaluate.agreement(outputs, theirs),
+        "kl": None if theirs is None else evaluate.kl(theirs, outputs),
     }
+
+
+def differences(found: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Churn and its parts, what is expected of it, agreement and Jensen-Shannon divergence, `[R, R]`."""
+    logits = np.stack([some["logits"] for some in found])
+    answers = logits.argmax(-1)
+    churn, good, bad, both_wrong = evaluate.churn(answers, labels)
+    return {
+        "churn": churn,
+        "good_churn": good,
+        "bad_churn": bad,
+        "both_wrong_churn": both_wrong,
+        "agreement": 1 - churn,
+        "expected_churn": evaluate.expected_churn((answers == labels).mean(axis=1), logits.shape[2]),
+        "js": evaluate.jensen_shannon(logits),
+    }
+
+
+def right(found: Found, labels: np.ndarray) -> np.ndarray:
+    """Whether the likeliest class is the label."""
+    return found["logits"].argmax(-1) == labels
+
+
+def nodes_of(source: Any, index: np.ndarray, labels: np.ndarray, look: Callable[[np.ndarray], Found]) -> Nodes:
+    """Every sample is a node."""
+    return Nodes(np.asarray(index, np.int32), np.asarray(labels, np.int32))
+
+
+def view(
+    name: str, source: Any, nodes: Nodes, beliefs: np.ndarray, k: int, inside: tuple[Nodes, np.ndarray] | None = None
+) -> np.ndarray | Edges:
+    """See `jkd.graph.views.view_of`."""
+    return views.view_of(name, source, nodes.sample, k, None if inside is None else inside[0].sample)
+
+
+def relations(nodes: Nodes, beliefs: np.ndarray, classes: int, k: int) -> dict[str, Edges]:
+    """None: samples are apart from each other."""
+    return {}
+
+
+def ids(source: Any, nodes: Nodes) -> list[str]:
+    """Those of the samples."""
+    return [source.id(int(index)) for index in nodes.sample]
 
 
 CLASSIFICATION = Task(
     name="classification",
+    kinds=("images", "texts"),
     primary=("accuracy", "max"),
+    columns={"accuracy": "accuracy", "nll": "NLL", "ece": "ECE", "agreement": "agrees", "kl": "KL"},
+    figures=("accuracy", "nll", "ece", "agreement"),
+    supervised="cross_entropy",
+    stored=("logits",),
+    views=tuple(views.OF_SAMPLES),
     anchors=anchors,
     nodes=nodes,
-    targets=no_targets,
+    targets=targets,
+    example=example,
     given=given,
+    predict=predict,
+    describe=predict,
+    rows=rows,
     metrics=metrics,
+    differences=differences,
+    right=right,
+    nodes_of=nodes_of,
+    view=view,
+    relations=relations,
+    ids=ids,
 )

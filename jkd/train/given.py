@@ -42,7 +42,7 @@ class Prepared(NamedTuple):
 
 
 def neighbourhood(knowledge: Knowledge, node: Array) -> dict[str, Array]:
-    """What the feature join reads for the nodes `[B]`: neighbours' features, edge weights, and which edges exist."""
+    """What the feature join reads for the nodes `[A]`: neighbours' features, edge weights, and which edges exist."""
     assert knowledge.neighbours is not None and knowledge.features is not None and knowledge.weights is not None
     ids = jnp.moveaxis(knowledge.neighbours[:, node], 0, 1)  # [B, V, K]
     return {

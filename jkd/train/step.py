@@ -30,7 +30,7 @@ from jkd.data import Inputs
 from jkd.data.inputs import shape_of
 from jkd.data.pipeline import PER_STEP
 from jkd.objective import Objective, Side
-from jkd.tasks import Task
+from jkd.tasks import Anchors, Task
 from jkd.train.checksum import checksums, leaves_of
 from jkd.train.given import Knowledge, Prepared, Run, neighbourhood
 from jkd.train.shards import cut, join, tree_sum
@@ -55,6 +55,7 @@ class Program:
     inputs: Inputs
     teacher: Apply | None  # `apply(variables, input, train=False, keys=None)`
     teacher_inputs: Inputs | None = None  # where the teacher reads samples in another way, without augmentation
+    teacher_task: Task | None = None  # the task as the teacher has it, where that is another
     parts: int = 1  # micro-batches that a step is cut into
 
     @property
@@ -87,7 +88,7 @@ class Program:
             return part * rows + (1.0 - part) * rows[partner]
 
         given = {name: blend(rows) for name, rows in self.task.given(batch, self.classes).items()}
-        node, needs = self.task.nodes(batch), self.objective.needs
+        node, needs = self.task.nodes(batch).reshape(-1), self.objective.needs
         if "joined" in needs:
             assert knowledge.joined is not None
             given["joined"] = blend(knowledge.joined[node])
@@ -108,10 +109,18 @@ class Program:
         fed = prepared.batch["teacher_input" if self.teacher_inputs else "input"]
         outputs, taps = self.teacher(variables, fed)
         side = Side(
-            self.task.anchors(prepared.batch, outputs, taps),
+            self._anchors(self.teacher_task or self.task, prepared.batch, outputs, taps),
             {tap: taps[tap] for tap in self.objective.teacher_taps},
         )
         return jax.lax.stop_gradient(side)
+
+    def _anchors(self, task: Task, batch: Batch, outputs: Any, taps: Mapping[str, Array]) -> Anchors:
+        """The anchors; without feature and logits where they take work that nobody asks for."""
+        if task.always or self.objective.needs_anchors:
+            return task.anchors(batch, outputs, taps)
+        node = task.nodes(batch)
+        none = jnp.zeros((*node.shape, 0), jnp.float32)
+        return Anchors(node, jnp.ones(node.shape, jnp.float32), none, none)
 
     def shard_forward(
         self, params: PyTree, batch_stats: PyTree, batch: Batch, dropout: Key[Array, " b"]
@@ -122,7 +131,9 @@ class Program:
         (outputs, taps), changed = self.module.apply(
             variables, batch["input"], train=True, keys=keys, mutable=["batch_stats"]
         )
-        side = Side(self.task.anchors(batch, outputs, taps), {tap: taps[tap] for tap in self.objective.student_taps})
+        side = Side(
+            self._anchors(self.task, batch, outputs, taps), {tap: taps[tap] for tap in self.objective.student_taps}
+        )
         return side, changed.get("batch_stats", {})
 
     def global_gradient(
@@ -329,13 +340,14 @@ class Program:
         params: PyTree = variables["params"]
 
         def sides(variables: PyTree, fed: Array, theirs: Array) -> tuple[Side, Side | None]:
-            batch = {"node": jnp.zeros(fed.shape[0], jnp.int32), "input": fed}
+            count = fed.shape[0]
+            batch = {"node": jnp.zeros(count, jnp.int32), "input": fed} | self.task.example(count)
             made: Any = self.module.apply(variables, fed, train=False)
             student = Side(self.task.anchors(batch, *made), dict(made[1]))
             if self.teacher is None:
                 return student, None
             outputs, taps = self.teacher(teacher, theirs)
-            return student, Side(self.task.anchors(batch, outputs, taps), dict(taps))
+            return student, Side((self.teacher_task or self.task).anchors(batch, outputs, taps), dict(taps))
 
         fed, theirs = (shape_of(inputs.example(2)) for inputs in (self.inputs, self.teacher_inputs or self.inputs))
         shapes = jax.eval_shape(sides, variables, fed, theirs)

@@ -11,8 +11,8 @@ from jkd import digest, sharding
 from jkd.methods import METHODS
 from jkd.train.dispatch import MeshStep
 
-# A perceptron has neither maps nor tokens.
-PLAIN = sorted(name for name, method in METHODS.items() if not method.maps and not method.tokens)
+# A perceptron has neither maps nor tokens, and finds no objects.
+PLAIN = sorted(name for name, it in METHODS.items() if not (it.tokens or it.objects or it.maps))
 EVERYTHING: dict[str, Any] = {name: 0.1 for name in PLAIN} | {"projection": {"weight": 0.1, "detach": False}}
 
 

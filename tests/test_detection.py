@@ -1,0 +1,229 @@
+"""Detection through the whole engine, on rendered shapes and the smallest network that has two heads."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from jkd import build, digest, files, parts, run
+from jkd import config as configs
+from jkd.build import Session
+from jkd.data import Split, make_split
+from jkd.errors import UserError
+from jkd.graph import store
+from jkd.parts.student import student_training
+from jkd.train.loop import fit
+
+from .conftest import put_value
+
+CFG = """
+[net]
+width=32
+height=32
+channels=3
+
+[convolutional]
+batch_normalize=1
+filters=4
+size=3
+stride=4
+pad=1
+activation=leaky
+
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=leaky
+
+[convolutional]
+filters=7
+size=1
+stride=1
+activation=linear
+
+[yolo]
+mask=1
+anchors=8,8, 14,14
+classes=2
+num=2
+
+[route]
+layers=-3
+
+[upsample]
+stride=2
+
+[convolutional]
+filters=7
+size=1
+stride=1
+activation=linear
+
+[yolo]
+mask=0
+anchors=8,8, 14,14
+classes=2
+num=2
+"""
+
+
+@pytest.fixture(scope="module")
+def cfg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cfg") / "tiny.cfg"
+    path.write_text(CFG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def config_of(cfg: Path) -> Any:
+    def make(**changes: Any) -> ConfigDict:
+        config = configs.default()
+        config.name, config.task, config.devices = "tiny", "detection", 1
+        config.data.update(source="shapes", image_size=32, limit=30, test_limit=6, val=0.2, labels=16, max_boxes=4)
+        config.data.shapes.update(classes=2, most=3, smallest=0.1, largest=0.25)
+        config.graph.update(views=("teacher", "crop", "context"), k=3, diagnosis="holdout")
+        for network in (config.teacher, config.student):
+            network.update(model="yolo", cfg=str(cfg))
+            network.train.update(steps=6, batch=8, log_every=2, checkpoint_every=0)
+            network.train.augment.update(flip=True)
+        both = {"yolo": 1.0, "pseudo_labels": 0.5, "objectness_scaled": 0.1, "class_kd": 1.0, "localization_kd": 0.1}
+        both |= {"confident_hint": 0.1, "fgd": 0.1, "joined_beliefs": 1.0, "projection": 0.1}
+        config.students = {
+            "plain": {"objective": {"yolo": 1.0}, "sampling": {"of": "labelled"}},
+            "everything": {"objective": both, "graph": {"edges": "real"}},
+        }
+        config.report.reference = "plain"
+        for path, value in changes.items():
+            put_value(config, path.replace("__", "."), value)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def done(config_of: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    workdir = tmp_path_factory.mktemp("detection") / "run"
+    summary = run.distill(config_of(), workdir, quiet=True)
+    assert summary is not None
+    return workdir, summary
+
+
+def test_a_run_measures_every_network(done: tuple[Path, dict[str, Any]]) -> None:
+    workdir, summary = done
+    assert summary["primary"] == {"metric": "map50", "direction": "max"}
+    for name in ("plain", "everything"):
+        metrics = summary["students"][name]["metrics"]
+        assert {"map50", "map", "voc_map50", "agreement"} <= set(metrics)
+        assert 0 <= metrics["map50"]["mean"] <= 1
+    assert summary["students"]["plain"]["labels"]["train"] == 16
+    stored = files.read_arrays(workdir / "replicates/0/students/plain/0/predictions.safetensors")
+    assert stored["boxes"].shape == (6, 100, 4) and set(stored) == {"boxes", "scores", "classes", "mask"}
+    assert run.evaluate(workdir, "plain/0")["map50"] == summary["students"]["plain"]["metrics"]["map50"]["mean"]
+
+
+def test_the_graph_is_of_objects(done: tuple[Path, dict[str, Any]], config_of: Any) -> None:
+    graph = store.load(done[0] / "replicates/0/graph")
+    assert graph.boxes is not None and graph.kind == "object" and graph.counts["nodes"]["object"] == len(graph)
+    assert set(graph.relations) == {"co_occurs", "spatial"} and graph.counts["edges"]["spatial"] > 0
+    assert graph.diagnosis is not None and {"crop", "context"} <= {row.view for row in graph.diagnosis.rows} | {"mean"}
+    session = build.open_session(configs.resolve(config_of()))
+    split = make_split(session.dataset, session.config.data, 0)
+    annotated = split.pool[split.labelled]
+    true = session.dataset.train.objects(annotated)  # type: ignore[attr-defined]
+    labelled = graph.labels >= 0
+    assert np.isin(graph.sample[labelled], annotated).all() and labelled.sum() == len(true)
+    np.testing.assert_array_equal(graph.boxes[labelled], session.dataset.train.object_boxes[true])  # type: ignore[attr-defined]
+    assert "object:" in run.graph("export", done[0], to=str(done[0] / "graph.json")) or (
+        "object:shapes/train/" in (done[0] / "graph.json").read_text()
+    )
+
+
+def test_the_report_shows_boxes_of_three_kinds(done: tuple[Path, dict[str, Any]]) -> None:
+    page = (done[0] / "report/index.html").read_text()
+    assert all(f'class="boxes {kind}"' in page for kind in ("truth", "teacher", "student"))
+    cards = files.read_json(done[0] / "report/cards.json")["cards"]
+    assert len(cards) == 6 and {"truth", "teacher", "student", "right"} <= set(cards[0])
+
+
+def _training(session: Session, split: Split, workdir: Path, name: str) -> Any:
+    place = parts.Place(workdir, 0)
+    teacher = parts.found_teacher(session, split, place)
+    assert teacher is not None
+    return student_training(session, split, teacher, store.load(place.graph), name, 0, 0)[0]
+
+
+def _digest(state: Any) -> str:
+    return digest.of_tree(jax.tree.map(np.asarray, {"params": state.params, "objective": state.objective}))
+
+
+@pytest.mark.parametrize("name", ["everything"])
+def test_cut_it_goes_on_to_the_same_bits(
+    done: tuple[Path, dict[str, Any]], config_of: Any, tmp_path: Path, name: str
+) -> None:
+    session = build.open_session(configs.resolve(config_of()))
+    split = make_split(session.dataset, session.config.data, 0)
+    training = _training(session, split, done[0], name)
+    setup = dataclasses.replace(training.setup, folder=tmp_path, inputs="these")
+    assert int(fit(setup, training.init(), stop_at=4).step) == 4
+    resumed = fit(setup, training.init())
+    result = files.read_signed(done[0] / f"replicates/0/students/{name}/0/result.json")
+    assert digest.of_tree(jax.tree.map(np.asarray, resumed.variables)) == result["params"]
+
+
+def test_elastic_bits_are_those_of_any_number_of_devices_and_micro_batches_agree(
+    done: tuple[Path, dict[str, Any]], config_of: Any
+) -> None:
+    def losses(**changes: Any) -> tuple[list[float], str]:
+        session = build.open_session(configs.resolve(config_of(**changes)))
+        split = make_split(session.dataset, session.config.data, 0)
+        training = _training(session, split, done[0], "everything")
+        step, state = training.setup.step, training.init()
+        advance = step.bind(training.setup.teacher, training.setup.knowledge, training.setup.run)
+        state, seen = step.place(state), []
+        for chunk in training.setup.batches(0):
+            state, metrics = advance(state, chunk | {"record": np.asarray(True)})
+            seen.append(float(metrics["loss"][0]))
+        return seen, _digest(state)
+
+    one, four = (losses(reduction="elastic", shards=4, devices=devices) for devices in (1, 4))
+    assert one == four
+    whole, _ = losses()
+    assert one[0][0] == pytest.approx(whole[0], rel=0.05)  # BatchNorm within a shard
+    parted, _ = losses(student__train__accumulate=2)
+    assert parted[0] == pytest.approx(whole[0], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"task": "classification"}, "'classification' is about images or texts, but the data are objects"),
+        ({"data__source": "digits"}, "'detection' is about objects, but the data are images"),
+        ({"teacher__model": "mlp"}, "does not read objects"),
+        ({"teacher__cfg": ""}, r"teacher\.cfg"),
+        ({"teacher__cfg": "nowhere.cfg"}, "nowhere.cfg"),
+        ({"student__train__augment__mixup": 0.5}, "mixup"),
+        ({"data__noise": "symmetric", "data__noise_rate": 0.1}, r"data\.noise"),
+        ({"graph__views": ("input",)}, "made of objects"),
+        ({"data__shapes__classes": 9}, "2 to 8 classes"),
+        ({"data__image_size": 40}, "do not fit"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_made(
+    config_of: Any, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run.distill(config_of(**changes), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_another_network_are_refused(config_of: Any, tmp_path: Path) -> None:
+    (tmp_path / "other.weights").write_bytes(bytes([0, 0, 0, 0, 2, 0, 0, 0]) + bytes(412))
+    with pytest.raises(UserError, match=r"other\.weights"):
+        run.distill(config_of(teacher__init=str(tmp_path / "other.weights")), tmp_path / "run", quiet=True)
