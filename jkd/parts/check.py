@@ -46,6 +46,9 @@ def check(session: Session) -> None:
             raise UserError(f"graph.files.{view}: there is no file {path}.")
     if config.graph.taxonomy:
         taxonomy.load(config.graph.taxonomy, session.dataset.classes)
+    for metric in config.report.metrics:
+        if metric not in session.task.further:
+            raise UserError(f"report.metrics: no such metric '{metric}'.{did_you_mean(metric, session.task.further)}")
     traced: dict[Apply, Taps] = {}
     if given:
         theirs = _taps(session, config.teacher, given.apply, given.variables)
