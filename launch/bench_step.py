@@ -32,7 +32,7 @@ from jkd import config as configs
 from jkd.build import Compiled, Session
 from jkd.data import DataSet
 from jkd.data.sources import ArraySource
-from jkd.tasks import TASKS
+from jkd.tasks import make_task
 from jkd.train.elastic import ElasticStep
 from jkd.train.given import Knowledge
 from jkd.train.step import Program
@@ -95,7 +95,8 @@ def synthetic(config: ConfigDict) -> Session:
     labels = np.arange(NODES, dtype=np.int32) % CLASSES
     ids, classes = [str(node) for node in range(NODES)], [str(label) for label in range(CLASSES)]
     source = ArraySource("synthetic", classes, ids, labels, pixels)
-    return Session(config, DataSet("synthetic", source, source), sharding.make_mesh(config.devices), TASKS[config.task])
+    data = DataSet("synthetic", source, source)
+    return Session(config, data, sharding.make_mesh(config.devices), make_task(config.task))
 
 
 def program_of(session: Session, name: str) -> Compiled:

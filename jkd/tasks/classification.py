@@ -59,7 +59,7 @@ def rows(described: Found, index: np.ndarray, nodes: Nodes) -> Found:
 def metrics(
     found: Found, source: Any, index: np.ndarray, labels: np.ndarray, teacher: Found | None
 ) -> dict[str, float | None]:
-    """Accuracy, NLL, ECE (15 bins), F1, Matthews' correlation; agreement with and KL from a teacher, if there is one."""
+    """Accuracy, NLL, ECE (15 bins), F1, Matthews' correlation; agreement with and KL from a teacher if there is one."""
     outputs, theirs = found["logits"], None if teacher is None else teacher["logits"]
     return {
         "accuracy": evaluate.accuracy(outputs, labels),
