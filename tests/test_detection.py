@@ -16,6 +16,7 @@ from jkd.data import Split, make_split
 from jkd.errors import UserError
 from jkd.graph import store
 from jkd.parts.student import student_training
+from jkd.parts.teacher import found_teacher
 from jkd.train.loop import fit
 
 from .conftest import put_value
@@ -154,7 +155,7 @@ def test_the_report_shows_boxes_of_three_kinds(done: tuple[Path, dict[str, Any]]
 
 def _training(session: Session, split: Split, workdir: Path, name: str) -> Any:
     place = parts.Place(workdir, 0)
-    teacher = parts.found_teacher(session, split, place)
+    teacher = found_teacher(session, split, place)
     assert teacher is not None
     return student_training(session, split, teacher, store.load(place.graph), name, 0, 0)[0]
 
@@ -212,7 +213,7 @@ def test_elastic_bits_are_those_of_any_number_of_devices_and_micro_batches_agree
         ({"data__noise": "symmetric", "data__noise_rate": 0.1}, r"data\.noise"),
         ({"graph__views": ("input",)}, "made of objects"),
         ({"data__shapes__classes": 9}, "2 to 8 classes"),
-        ({"data__image_size": 40}, "do not fit"),
+        ({"data__image_size": 36}, "does not fit the cfg"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_made(

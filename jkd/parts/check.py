@@ -38,6 +38,10 @@ def check(session: Session) -> None:
             f"data.val: {config.data.val:g} of {len(session.dataset.train)} training samples is none, but "
             "graph.diagnosis = 'holdout' needs some. Raise it."
         )
+    for view in config.graph.views:
+        if view not in ("teacher", *session.task.views, *config.graph.files):
+            known = ", ".join(session.task.views)
+            raise UserError(f"graph.views: '{view}' is not made of {session.dataset.kind}. Use {known}.")
     for view, path in config.graph.files.items():
         if not places.path_of(path).is_file():
             raise UserError(f"graph.files.{view}: there is no file {path}.")
