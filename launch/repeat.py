@@ -6,8 +6,10 @@
 
 Each prints how many runs gave the digests of the first: of every part's variables and of the chain of its training.
 `again` takes a config as it stands; the other two `configs/repeat.py`, with elastic reduction. `--cells` and `--times`
-pick an evenly spread sample. With `--jobs=N`, `topology` and `kill` make N runs at a time, each on two cores of its
-own. Flags that are not known here go to `jkd distill`. The exit code is 1 when any differs.
+pick an evenly spread sample; `--after=N` leaves out the cells before the Nth but the first, which the others are held
+against: the whole takes an hour or more, and can so be made in parts. With `--jobs=N`, `topology` and `kill` make N
+runs at a time, each on two cores of its own. Flags that are not known here go to `jkd distill`. The exit code is 1 when
+any differs.
 """
 
 import argparse
@@ -57,6 +59,7 @@ def main() -> int:
     parser.add_argument("--config", default="configs/repeat.py")
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--cells", type=int, default=54)
+    parser.add_argument("--after", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     options, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="jkd-repeat-") as folder:
@@ -151,6 +154,7 @@ def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Itera
 
     # Taken so that few of them hold each of the numbers.
     taken = cells[2 * apart // 3 :: apart][: options.cells]
+    taken = [*taken[:1], *taken[max(1, options.after) :]]
     yield from side_by_side([functools.partial(run, cell) for cell in taken], options.jobs)
 
 

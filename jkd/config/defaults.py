@@ -193,5 +193,13 @@ def default() -> ConfigDict:
         )
     )
     config.students = ConfigDict(dict(), type_safe=False)
-    config.report = ConfigDict(dict(cards=12, cards_student=AUTO, reference=AUTO, neighbours=5))
+    config.report = ConfigDict(
+        dict(
+            cards=12,
+            cards_student=AUTO,
+            reference=AUTO,
+            neighbours=5,
+            metrics=(),  # further columns of the table: f1 (macro), f1_binary, matthews
+        )
+    )
     return config

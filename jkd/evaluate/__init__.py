@@ -6,7 +6,7 @@ Logits are `[N, C]`, labels and predictions integers `[N]`; of detectors, `nms` 
 
 from jkd.evaluate.bootstrap import RESAMPLES, Span, bootstrap, resampled_means
 from jkd.evaluate.calibration import brier, ece, fit_temperature
-from jkd.evaluate.correctness import accuracy, log_softmax, nll
+from jkd.evaluate.correctness import accuracy, confusion, f1, log_softmax, matthews, nll
 from jkd.evaluate.detection import agreement_of_boxes, coco, voc_ap50, voc_map50
 from jkd.evaluate.fidelity import agreement, kl
 from jkd.evaluate.intervals import Interval, interval, paired, student_t_quantile
@@ -35,14 +35,17 @@ __all__ = [
     "brier",
     "churn",
     "coco",
+    "confusion",
     "ece",
     "expected_churn",
+    "f1",
     "fit_temperature",
     "interval",
     "jaccard",
     "jensen_shannon",
     "kl",
     "log_softmax",
+    "matthews",
     "ms_per_image",
     "nll",
     "over_pairs",

@@ -65,15 +65,21 @@ def view_of(
     Raises:
       UserError: where the source has not what the view is made of.
     """
+    check_view(name, source)
     kind, function = OF_SAMPLES[name]
+    samples = getattr(source, kind)
+    made: np.ndarray | Edges = function(samples(index), k, None if targets is None else samples(targets))
+    return made
+
+
+def check_view(name: str, source: Source) -> None:
+    """Refuses a view of samples that the source does not hold."""
+    kind, _ = OF_SAMPLES[name]
     if source.kind != kind:
         others = " or ".join(f"'{view}'" for view, (other, _) in OF_SAMPLES.items() if other == source.kind)
         raise UserError(
             f"graph.views: '{name}' is made of {kind}, but {source.name} holds {source.kind}. Use {others}."
         )
-    samples = getattr(source, kind)
-    made: np.ndarray | Edges = function(samples(index), k, None if targets is None else samples(targets))
-    return made
 
 
 def input_view(images: UInt8[np.ndarray, "N H W C"]) -> Float32[np.ndarray, "N P"]:

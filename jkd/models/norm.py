@@ -1,6 +1,6 @@
 """Batch normalisation for networks with many small layers: few operations, and a gradient written out.
 
-What JAX derives from Linen's takes 14 passes a layer on CPU; this takes 7, which halves the time to compile a detector.
+On CPU, XLA makes some 14 programs a layer of Linen's and what JAX derives from it in training, and 10 of this.
 """
 
 from functools import partial

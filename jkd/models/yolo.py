@@ -30,7 +30,8 @@ from jkd.models.depthwise import depthwise
 from jkd.models.layers import FEW_CHANNELS, max_pool_2x2
 from jkd.models.norm import BatchNorm
 
-EPSILON = 1e-6  # of the BatchNorm in which the published weights were read and measured; later Darknets add 1e-5
+# To the variance, as OpenCV's importer; Darknet adds it to the deviation, its later releases 1e-5 to the variance.
+EPSILON = 1e-6
 OBJECTNESS = 0.01  # at the start: most cells have no object, and their loss should not drown that of the others
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -53,9 +54,10 @@ class Yolo(nn.Module):
     BatchNorm) and `norm{i}`. Kernels start He-normal (fan in); those right before a head normal with deviation 0.01,
     biases there at zero but for objectness, which starts at a probability of 0.01.
 
-    BatchNorm has Darknet's epsilon, 1e-6 (its later releases: 1e-5, with which boxes differ in the second decimal),
-    and running share, 0.9 (its CPU code; cuDNN's is 0.99), but takes the biased variance of the batch, where Darknet
-    divides by one less than the number of values.
+    BatchNorm has the epsilon of OpenCV's Darknet importer, 1e-6 (with the 1e-5 of Darknet's later releases, some large
+    boxes of the published networks differ by 0.03 of the image), and Darknet's running share, 0.9 (its CPU code;
+    cuDNN's is 0.99), but takes the biased variance of the batch, where Darknet divides by one less than the number of
+    values.
 
     Taps: `neck{n}` `[B, h, w, c]`, the map that enters the last convolution of head n; `head{n}`, its raw output.
 

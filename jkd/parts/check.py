@@ -10,7 +10,7 @@ from jkd.build import Apply, Session
 from jkd.data import make_split
 from jkd.data.inputs import shape_of
 from jkd.errors import UserError, did_you_mean
-from jkd.graph import taxonomy
+from jkd.graph import taxonomy, views
 from jkd.objective import Term
 
 Taps = dict[str, jax.ShapeDtypeStruct]
@@ -39,7 +39,9 @@ def check(session: Session) -> None:
             "graph.diagnosis = 'holdout' needs some. Raise it."
         )
     for view in config.graph.views:
-        if view not in ("teacher", *session.task.views, *config.graph.files):
+        if view in session.task.views and view in views.OF_SAMPLES:
+            views.check_view(view, session.dataset.train)
+        elif view not in ("teacher", *session.task.views, *config.graph.files):
             known = ", ".join(session.task.views)
             raise UserError(f"graph.views: '{view}' is not made of {session.dataset.kind}. Use {known}.")
     for view, path in config.graph.files.items():
@@ -47,6 +49,9 @@ def check(session: Session) -> None:
             raise UserError(f"graph.files.{view}: there is no file {path}.")
     if config.graph.taxonomy:
         taxonomy.load(config.graph.taxonomy, session.dataset.classes)
+    for metric in config.report.metrics:
+        if metric not in session.task.further:
+            raise UserError(f"report.metrics: no such metric '{metric}'.{did_you_mean(metric, session.task.further)}")
     traced: dict[Apply, Taps] = {}
     if given:
         theirs = _taps(session, config.teacher, given.apply, given.variables)

@@ -30,7 +30,9 @@ def results_table(summary: Mapping[str, Any], results: Results) -> str:
     """Teacher and students with their metrics, labels and n."""
     rows = []
     everyone = tables.entries(summary)
-    names = dict(make_task(summary["config"]["task"]).columns) | {tables.churn_of(summary): "churn"}
+    task = make_task(summary["config"]["task"])
+    asked = {metric: task.further[metric] for metric in summary["config"]["report"].get("metrics", ())}
+    names = dict(task.columns) | asked | {tables.churn_of(summary): "churn"}
     for name, entry in everyone.items():
         figures_ = [f'<span class="nowrap">{text.spread(m, entry["metrics"][m])}</span>' for m in names]
         labels = entry["labels"]

@@ -51,7 +51,7 @@ def summarize(results: Results, graph: KnowledgeGraph | None, labels: Integer[np
       UserError: a run's predictions are not of these test inputs.
     """
     seed, task = results.config["teacher"]["seed"], make_task(results.config["task"])
-    measured = (*task.columns, *CHURNS)
+    measured = (*task.columns, *task.further, *CHURNS)
     networks = {TEACHER: {(replicate, seed): part for replicate, part in results.teachers.items()}} | results.students
     _check_sizes(networks, len(labels))
     variance = {name: spreads(results, by_key, labels, task) for name, by_key in networks.items()}

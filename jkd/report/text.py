@@ -7,7 +7,7 @@ from typing import Any
 
 # Shares, shown in percent; other metrics as they are.
 PERCENT = (
-    *("accuracy", "ece", "agreement", "seed_churn", "replicate_churn"),
+    *("accuracy", "f1", "f1_binary", "ece", "agreement", "seed_churn", "replicate_churn"),
     *("map", "map50", "map75", "voc_map50"),
     *("churn", "good_churn", "bad_churn", "both_wrong_churn", "expected_churn", "jaccard"),
 )

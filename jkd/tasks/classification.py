@@ -59,7 +59,7 @@ def rows(described: Found, index: np.ndarray, nodes: Nodes) -> Found:
 def metrics(
     found: Found, source: Any, index: np.ndarray, labels: np.ndarray, teacher: Found | None
 ) -> dict[str, float | None]:
-    """Accuracy, NLL and ECE (15 bins) against the labels; agreement with and KL from a teacher, if there is one."""
+    """Accuracy, NLL, ECE (15 bins), F1, Matthews' correlation; agreement with and KL from a teacher, if there is one."""
     outputs, theirs = found["logits"], None if teacher is None else teacher["logits"]
     return {
         "accuracy": evaluate.accuracy(outputs, labels),
@@ -67,6 +67,9 @@ def metrics(
         "ece": evaluate.ece(outputs, labels, bins=15),
         "agreement": None if theirs is None else evaluate.agreement(outputs, theirs),
         "kl": None if theirs is None else evaluate.kl(theirs, outputs),
+        "f1": evaluate.f1(outputs, labels),
+        "f1_binary": evaluate.f1(outputs, labels, "binary") if outputs.shape[1] == 2 else None,
+        "matthews": evaluate.matthews(outputs, labels),
     }
 
 
@@ -118,6 +121,7 @@ CLASSIFICATION = Task(
     kinds=("images", "texts"),
     primary=("accuracy", "max"),
     columns={"accuracy": "accuracy", "nll": "NLL", "ece": "ECE", "agreement": "agrees", "kl": "KL"},
+    further={"f1": "F1, macro", "f1_binary": "F1", "matthews": "Matthews"},
     figures=("accuracy", "nll", "ece", "agreement"),
     supervised="cross_entropy",
     stored=("logits",),

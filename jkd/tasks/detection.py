@@ -47,6 +47,7 @@ def detection(module: Any, shape: tuple[int, ...]) -> Task:
         kinds=("objects",),
         primary=("map50", "max"),
         columns=COLUMNS,
+        further={},
         figures=("map50", "map", "voc_map50", "agreement"),
         supervised="yolo",
         stored=("boxes", "scores", "classes", "mask"),

@@ -62,6 +62,7 @@ class Task:
       kinds: of the data sets it is about (`Source.kind`).
       primary: the metric a run is judged by, and whether `max` or `min` is better.
       columns: metrics that tables show, with their names there.
+      further: metrics that the report's table shows where `report.metrics` asks, with their names there.
       figures: those of them that stand in the table of a terminal, where they have their own names.
       supervised: the objective term that a network learns labels by.
       stored: which arrays of `predict` are kept as a part's predictions.
@@ -91,6 +92,7 @@ class Task:
     kinds: tuple[str, ...]
     primary: tuple[str, str]
     columns: Mapping[str, str]
+    further: Mapping[str, str]
     figures: tuple[str, ...]
     supervised: str
     stored: tuple[str, ...]

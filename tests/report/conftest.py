@@ -26,6 +26,8 @@ QUALITY = {"teacher": 2.2, "cross_entropy": 1.6, "kd": 2.2, "random_edges": 2.4,
 class FakeSource:
     """Pictures that look like their class: a fixed pattern per class, with noise."""
 
+    kind = "images"
+
     def __init__(self, prefix: str, size: int, classes: tuple[str, ...], seed: int) -> None:
         rng = np.random.default_rng(seed)
         patterns = np.random.default_rng(99).integers(0, 256, (len(classes), 8, 8, 1))

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from jkd import digest, sharding
-from jkd.methods import METHODS as EVERY
+from jkd.methods import METHODS
 from jkd.train.dispatch import MeshStep
 
-METHODS = sorted(
-    name for name, it in EVERY.items() if not (it.tokens or it.objects or it.maps)
-)  # a perceptron has none
-EVERYTHING: dict[str, Any] = {name: 0.1 for name in METHODS} | {"projection": {"weight": 0.1, "detach": False}}
+# A perceptron has neither maps nor tokens, and finds no objects.
+PLAIN = sorted(name for name, it in METHODS.items() if not (it.tokens or it.objects or it.maps))
+EVERYTHING: dict[str, Any] = {name: 0.1 for name in PLAIN} | {"projection": {"weight": 0.1, "detach": False}}
 
 
 def _train(problem: Any, run: Any, network: Any, steps: int = 4, devices: int = 1) -> tuple[Any, dict[str, np.ndarray]]:
@@ -78,7 +77,7 @@ def test_a_short_chunk_stops_at_its_count_and_compiles_nothing_new(problem: Any,
     assert step._cache_size() == 1
 
 
-@pytest.mark.parametrize("term", sorted(set(WITHOUT_MAPS) - {"cross_entropy", "joined_beliefs"}))
+@pytest.mark.parametrize("term", sorted(set(PLAIN) - {"cross_entropy", "joined_beliefs"}))
 def test_the_teacher_is_really_used(problem: Any, run: Any, term: str):
     network = problem.network({term: 1.0})
     program, teacher = problem.program(network)

@@ -1,0 +1,161 @@
+"""Runs on texts, end to end: a user's own CSV, terms over layers and tokens, cards, and the same bits everywhere."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jkd import config as configs
+from jkd import files, run
+from jkd.build import open_session
+from jkd.errors import UserError
+
+WORDS = {"sport": "ball team goal match score", "food": "soup bread taste salt cook", "sky": "star moon cloud rain sun"}
+HOSTILE = ["<script>alert(1)</script> ball", "\x1b[31mred\x1b[0m soup", "star " * 4000, "\u202emoon\u202c cloud"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 short texts in three classes, the last of them hostile."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("texts") / "mine.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "words", "topic"])
+        for number in range(156):
+            topic = list(WORDS)[number % 3]
+            writer.writerow([number, " ".join(rng.choice(WORDS[topic].split(), rng.integers(2, 7))), topic])
+        for number, text in enumerate(HOSTILE):
+            writer.writerow([156 + number, text, ("sport", "food", "sky", "sky")[number]])
+    return path
+
+
+def _config(table: Path, students: dict[str, Any], **changes: Any) -> Any:
+    config = configs.default()
+    config.data.update(source="texts", path=str(table), text="words", label="topic", vocabulary=120)
+    config.data.update(max_length=12, buckets=(8,), max_chars=500)
+    config.graph.update(views=("teacher", "lexical"), diagnosis="none")
+    for network, width in ((config.teacher, 16), (config.student, 8)):
+        network.update(model="bert", width=width, depth=2, attention_heads=2, feed_forward=16)
+        network.train.update(steps=12, batch=16, log_every=6, checkpoint_every=6)
+        network.train.optimizer.update(name="adamw", learning_rate=3e-3)
+    config.student.depth = 1
+    with config.ignore_type():
+        config.student.graph.update(view="mean", strength=0.8, mix=0.5)
+    config.students = students
+    config.report.cards = 40
+    for key, value in changes.items():
+        node: Any = config
+        *groups, name = key.split("__")
+        for group in groups:
+            node = node[group]
+        node[name] = value
+    return config
+
+
+def _params(workdir: Path) -> dict[str, str]:
+    found = sorted(workdir.rglob("result.json"))
+    return {str(path.parent.relative_to(workdir)): files.read_json(path).get("params") for path in found}
+
+
+RELATIONS = {name: {"weight": 0.1, "layers": "final", "heads": 2} for name in ("query_relations", "value_relations")}
+EVERYTHING = {"kd": 0.5, "hidden": 0.1, "embedding_layer": 0.1, "attention": 0.1, "attention_kl": 0.1} | RELATIONS
+
+
+@pytest.fixture(scope="module")
+def done(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    students = {
+        "tokens": {"objective": EVERYTHING, "train": {"augment": {"mask": 0.1, "drop": 0.1}}},
+        "lexical": {
+            "objective": {"joined_beliefs": 0.9, "projection": 0.1},
+            "graph": {"edges": "real"},
+            "model": "fasttext",
+            "width": 8,
+            "rows": 256,
+            "hidden": 8,
+        },
+    }
+    workdir = tmp_path_factory.mktemp("run") / "texts"
+    return workdir, run.distill(_config(table, students), workdir, quiet=True)
+
+
+def test_a_users_own_csv_needs_its_columns_named_and_nothing_else(done: tuple[Path, dict[str, Any]]):
+    workdir, summary = done
+    assert set(summary["students"]) == {"tokens", "lexical"}
+    manifest = files.read_json(workdir / "manifest.json")
+    assert manifest["data"]["classes"] == sorted(WORDS)
+    counts = {
+        kind: sum(each[kind] for each in manifest["data"]["counts"].values()) for kind in ("cut", "control", "bidi")
+    }
+    assert counts["cut"] >= 1 and counts["control"] >= 1 and counts["bidi"] >= 1
+    lines = (workdir / "replicates/0/students/tokens/0/metrics.jsonl").read_text()
+    assert "hidden_0_1" in lines and "value_relations_0_1" in lines  # which layer learns from which is on record
+
+
+def test_cards_show_texts_and_a_hostile_one_does_no_harm(done: tuple[Path, dict[str, Any]]):
+    page = (done[0] / "report" / "index.html").read_text()
+    assert "<blockquote" in page and any(word in page for word in ("ball", "soup", "star"))
+    assert "<script>alert" not in page and "\x1b" not in page and "\u202e" not in page
+    assert "star " * 200 not in page
+
+
+def test_receipts_count_tables_apart_and_latency_by_length(done: tuple[Path, dict[str, Any]]):
+    receipt = done[1]["receipt"]["tokens"]
+    assert 0 < receipt["embedding"] < receipt["params"]
+    assert set(receipt["latency_ms_by_length"]) == {"8", "12"}
+
+
+def test_the_same_bits_on_one_and_on_four_devices_and_after_a_stop(table: Path, tmp_path: Path):
+    students = {"kd": {"objective": {"kd": 1.0, "attention": 0.1}, "dropout": 0.1}}
+    made = {}
+    for devices in (1, 4):
+        config = _config(table, students, reduction="elastic", shards=4, devices=devices)
+        run.distill(config, tmp_path / str(devices), quiet=True)
+        made[devices] = _params(tmp_path / str(devices))
+    assert made[1] == made[4] and len(made[1]) == 3
+
+
+def test_a_student_cut_out_of_its_teacher_starts_there(table: Path):
+    config = configs.resolve(_config(table, {"cut": {"objective": {"kd": 1.0}, "init": "teacher"}}))
+    from jkd import networks, random
+
+    session = open_session(config)
+    old, new = session.module(config.teacher), session.module(config.students.cut)
+    inputs = session.inputs_of(config.teacher)
+    assert session.inputs_of(config.students.cut) is inputs
+    one, two = (module.init(random.key("init", 0), jnp.asarray(inputs.example(1))) for module in (old, new))
+    start = networks.start_of(config.students.cut, new, (old, one))
+    assert start is not None
+    words = np.asarray(start(two, None)["params"]["word"]["embedding"])
+    columns = {tuple(column) for column in np.asarray(one["params"]["word"]["embedding"]).T}
+    assert all(tuple(column) in columns for column in words.T)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"student__model": "mlp"}, "does not read texts"),
+        ({"student__train__augment__flip": True}, "flip: True, but the data are texts"),
+        ({"graph__views": ("input",)}, "'input' is made of images"),
+        ({"data__text": "wordz"}, "wordz"),
+        ({"student__init": "nowhere"}, "nowhere"),
+        ({"student__tokenizer": "nowhere.json"}, "nowhere.json"),
+        ({"teacher__train__augment__replace": 0.1}, "teacher.init"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_made(
+    table: Path, tmp_path: Path, changes: dict[str, Any], message: str
+):
+    config = _config(table, {"kd": {"objective": {"kd": 1.0}}}, **changes)
+    with pytest.raises(UserError, match=message):
+        run.distill(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "replicates").exists()
+
+
+def test_a_term_over_layers_says_which_it_cannot_pair(table: Path):
+    config = configs.resolve(_config(table, {"kd": {"objective": {"hidden": {"weight": 1.0, "layers": "0-7"}}}}))
+    session = open_session(config)
+    with pytest.raises(UserError, match=r"students\.kd\.objective\.hidden\.layers"):
+        session.objective_of(config.students.kd, 2, "students.kd")
