@@ -218,8 +218,7 @@ class Session:
         rest = jax.jit(program.init)
 
         def init(run: Run, teacher: PyTree, start: networks.Start | None = None) -> Any:
-            variables = draw(run)
-            return rest(run, teacher, start(variables, run) if start else variables)
+            return rest(run, teacher, start(lambda: draw(run), run) if start else draw(run))
 
         return init
 

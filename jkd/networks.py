@@ -22,7 +22,8 @@ from jkd.train.state import PyTree
 SMALL = "small"  # `cfg` of the small detector that jkd brings
 TEACHER = "teacher"  # `init` of a student that is cut out of its teacher
 NEAR = 8  # tokens that one may be replaced by
-Start = Callable[[PyTree, Any], PyTree]  # `(variables as drawn, run) -> variables`
+Drawn = Callable[[], PyTree]  # the variables as the key stream gives them, drawn when asked for: that takes compiling
+Start = Callable[[Drawn, Any], PyTree]  # `(drawn, run) -> variables`
 
 
 def folder_of(network: ConfigDict) -> str:
@@ -92,14 +93,14 @@ def start_of(network: ConfigDict, module: Any, teacher: tuple[Any, PyTree] | Non
         if teacher is None or not isinstance(teacher[0], Bert) or not isinstance(module, Bert):
             raise UserError("init: 'teacher' is for a bert that is cut out of a bert teacher.")
         old, variables = teacher
-        return lambda fresh, run: shrink.start(old, variables, module, fresh, _layers(network.init_layers))
+        return lambda fresh, run: shrink.start(old, variables, module, fresh(), _layers(network.init_layers))
     if isinstance(module, Yolo):
         return _from_darknet(network, module)
     if not isinstance(module, Bert):
         raise UserError(f"init: '{network.init}' holds a bert, but the model is '{network.model}'.")
     folder = hub.resolve(network.init)
 
-    def loaded(fresh: PyTree, run: Any) -> PyTree:
+    def loaded(fresh: Drawn, run: Any) -> PyTree:
         key = random.subkey(random.key("init", run.seed, run.replicate), 2)
         return jax.tree.map(np.asarray, bert.load(folder, module, key).variables)
 
@@ -133,7 +134,7 @@ def _from_darknet(network: ConfigDict, module: Yolo) -> Start:
     variables, _ = darknet_weights.load(network.init, cfg)
     classes = module.cfg.heads[0].classes
 
-    def loaded(fresh: PyTree, run: Any) -> PyTree:
+    def loaded(fresh: Drawn, run: Any) -> PyTree:
         made = variables
         if cfg.heads[0].classes != classes:
             made = adapted(variables, cfg, classes, random.subkey(random.key("init", run.seed, run.replicate), 2))

@@ -51,7 +51,8 @@ def test_equal_networks_share_their_forward_pass(session: Session):
         session.apply_of(students.kd) is session.apply_of(students.faster) is session.apply_of(session.config.teacher)
     )
     assert session.apply_of(students.kd) is not session.apply_of(students.wider)
-    assert session.predictor(session.apply_of(students.kd)) is session.predictor(session.apply_of(students.joined))
+    one, other = (session.predictor(session.apply_of(it), it) for it in (students.kd, students.joined))
+    assert one is other
 
 
 def test_a_teacher_of_another_function_is_another_program(session: Session):
@@ -82,9 +83,10 @@ def test_a_seed_is_traced_and_changes_the_start(session: Session, compilations: 
 def test_a_prediction_does_not_depend_on_how_many_are_asked_for(session: Session):
     network = session.config.students.kd
     variables = session.module(network).init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-    predictor, source = session.predictor(session.apply_of(network)), session.dataset.train
-    many, features = predictor(variables, source, np.arange(30))
-    few, _ = predictor(variables, source, np.asarray([3, 29]))
+    predictor, source = session.predictor(session.apply_of(network), network), session.dataset.train
+    found = predictor(variables, source, np.arange(30))
+    many, features = found["logits"], found["embedding"]
+    few = predictor(variables, source, np.asarray([3, 29]))["logits"]
     assert many.shape == (30, 10) and features.shape == (30, 16)
     assert np.array_equal(many[[3, 29]], few)
 

@@ -27,13 +27,13 @@ def _share(whole: KnowledgeGraph, seed: int = 0, **student: Any) -> Share:
 
 def test_a_student_without_edges_takes_the_whole_pool_and_no_array(graph: KnowledgeGraph):
     share = _share(graph)
-    assert share.nodes.tolist() == list(range(200)) and share.choices == {} and share.labels_used == 0
+    assert share.samples.tolist() == list(range(200)) and share.choices == {} and share.labels_used == 0
     assert all(value is None for value in share.knowledge)
 
 
 def test_labelled_only_takes_the_nodes_with_a_label(graph: KnowledgeGraph):
     share = _share(graph, sampling={"of": "labelled"})
-    assert len(share.nodes) == 40 and (graph.labels[share.nodes] >= 0).all()
+    assert len(share.samples) == 40 and (graph.labels[share.samples] >= 0).all()
 
 
 def test_a_budget_keeps_as_many_in_order(graph: KnowledgeGraph):

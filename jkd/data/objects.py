@@ -186,9 +186,8 @@ class ObjectSource:
     def boxes(self, index: Integer[np.ndarray, " n"]) -> Boxes:
         """The training objects of the images at `index`. Images without annotation have none."""
         shape = (len(index), self.max_boxes)
-        slots = np.arange(self.max_boxes)
         index = np.asarray(index, np.int64)
-        number = self._first[index][:, None] + slots
+        number = self._first[index][:, None] + np.arange(self.max_boxes)
         there = number < self._first[index + 1][:, None]
         made = Boxes(np.zeros((*shape, 4), np.float32), np.full(shape, -1, np.int32), np.full(shape, -1, np.int32))
         made.boxes[there] = self.object_boxes[number[there]]

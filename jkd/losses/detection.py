@@ -111,7 +111,7 @@ def confident_hint(
 def confident(
     student_feature: Float[Array, "b h w c"],
     teacher_feature: Float[Array, "b h w c"],
-    teacher_heads: Sequence[TeacherHead],
+    teacher_heads: Sequence[Float[Array, "b _ _ _ _"]],
 ) -> Float[Array, ""]:
     """`confident_hint`, weighted by the teacher's head on the same grid.
 

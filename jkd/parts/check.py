@@ -39,8 +39,11 @@ def check(session: Session) -> None:
             "graph.diagnosis = 'holdout' needs some. Raise it."
         )
     for view in config.graph.views:
-        if view in views.OF_SAMPLES:
+        if view in session.task.views and view in views.OF_SAMPLES:
             views.check_view(view, session.dataset.train)
+        elif view not in ("teacher", *session.task.views, *config.graph.files):
+            known = ", ".join(session.task.views)
+            raise UserError(f"graph.views: '{view}' is not made of {session.dataset.kind}. Use {known}.")
     for view, path in config.graph.files.items():
         if not places.path_of(path).is_file():
             raise UserError(f"graph.files.{view}: there is no file {path}.")

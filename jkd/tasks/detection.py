@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jkd import evaluate
 from jkd.data.objects import ObjectSource
+from jkd.errors import UserError
 from jkd.evaluate.detection import Found as FoundIn
 from jkd.evaluate.detection import Truth
 from jkd.evaluate.nms import Detections, nms
@@ -71,7 +72,12 @@ def detection(module: Any, shape: tuple[int, ...]) -> Task:
 def heads_of(module: Any, shape: tuple[int, ...]) -> Heads:
     """What the raw heads of a `Yolo` mean on images of a shape (height, width, channels)."""
     cfg = module.cfg.at_size(*shape[:2])
-    maps = [size for size, layer in zip(shapes(cfg), cfg.layers, strict=True) if layer in cfg.heads]
+    try:
+        sizes = shapes(cfg)
+    except UserError as error:
+        side = f"{shape[0]}x{shape[1]}"
+        raise UserError(f"data.image_size: {side} does not fit the cfg: {error} Use a multiple of 32.") from None
+    maps = [size for size, layer in zip(sizes, cfg.layers, strict=True) if layer in cfg.heads]
     return describe(cfg.heads, [shape[0] // height for height, _, _ in maps])
 
 

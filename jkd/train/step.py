@@ -81,7 +81,7 @@ class Program:
         if self.teacher_inputs:
             batch["teacher_input"] = self.teacher_inputs.fed(raw["teacher_input"])
 
-        def blend(rows: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        def blend(rows: Array) -> Array:
             if not self.mixes:
                 return rows
             part = share.reshape(-1, *(1,) * (rows.ndim - 1))
@@ -341,7 +341,8 @@ class Program:
 
         def sides(variables: PyTree, fed: Array, theirs: Array) -> tuple[Side, Side | None]:
             count = fed.shape[0]
-            batch = {"node": jnp.zeros(count, jnp.int32), "input": fed} | self.task.example(count)
+            batch = {"node": jnp.zeros(count, jnp.int32), "input": fed}
+            batch |= {name: jnp.asarray(array) for name, array in self.task.example(count).items()}
             made: Any = self.module.apply(variables, fed, train=False)
             student = Side(self.task.anchors(batch, *made), dict(made[1]))
             if self.teacher is None:

@@ -34,7 +34,10 @@ def test_means_are_those_of_the_intervals_over_runs(make_run: Callable, replicat
 def test_the_interval_is_the_bootstrap_of_the_share_of_runs_that_are_right(make_run: Callable) -> None:
     run = make_run(replicates=3)
     parts, labels = collect(run.workdir).students, run.dataset.test.labels
-    right = {name: np.mean([part.answers == labels for part in parts[name].values()], axis=0) for name in parts}
+    right = {
+        name: np.mean([part.predictions()["logits"].argmax(-1) == labels for part in parts[name].values()], axis=0)
+        for name in parts
+    }
     points = _summary(run)["points"]
     columns = np.column_stack([right["kd"], right["kd"] - right["cross_entropy"]])
     alone, paired = (span._asdict() for span in evaluate.bootstrap(columns))

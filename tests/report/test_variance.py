@@ -7,18 +7,23 @@ import numpy as np
 import pytest
 
 from jkd import digest, evaluate, files
-from jkd.report.collect import Results, collect
+from jkd.report.collect import Part, Results, collect
 from jkd.report.variance import MEASURES, Spread, spreads
+from jkd.tasks import CLASSIFICATION
 
 
 def _found(run: Any, name: str) -> tuple[Results, dict[str, Spread | None]]:
     results = collect(run.workdir)
-    return results, spreads(results, results.students[name], run.dataset.test.labels)
+    return results, spreads(results, results.students[name], run.dataset.test.labels, CLASSIFICATION)
+
+
+def _answers(part: Part) -> np.ndarray:
+    return part.predictions()["logits"].argmax(-1)
 
 
 def _differs(results: Results, name: str, a: tuple[int, int], b: tuple[int, int]) -> float:
     parts = results.students[name]
-    return float(np.mean(parts[a].answers != parts[b].answers))
+    return float(np.mean(_answers(parts[a]) != _answers(parts[b])))
 
 
 def test_of_one_replicate_every_pair_of_seeds_is_compared(make_run: Callable) -> None:

@@ -1,0 +1,51 @@
+"""Blood cells: what each method gives the small detector, with all labels and with few.
+
+    jkd distill --config=configs/ablations/bccd_methods.py --workdir=runs/bccd_methods
+    jkd distill --config=configs/ablations/bccd_methods.py:few --workdir=runs/bccd_methods_few
+
+All rows share the yolo term on the true boxes, the epochs, the size and the teacher; a method adds its own term. Rows
+with `pseudo_labels` learn the boxes that the teacher is sure of in images that nobody has annotated, too: with all
+labels there are none, and they are what they are without it. Variants are those of `configs/bccd.py`.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config: ConfigDict = _bccd().get_config(arg)
+    config.name = "bccd_methods"
+    with config.unlocked():
+        config.students = ConfigDict(students())
+    config.report.reference = "plain"
+    return config
+
+
+def students() -> dict[str, Any]:
+    labels = {"yolo": 1.0}
+    necks = {"student_tap": "neck*", "teacher_tap": "neck*"}
+    found = labels | {"pseudo_labels": 1.0}
+    joined = found | {"joined_beliefs": 1.0}
+    return {
+        "plain": {"objective": labels, "sampling": {"of": "labelled"}},
+        "kd": {"objective": labels | {"class_kd": 1.0, "kd": {"weight": 1.0, "temperature": 2.0}}},
+        "fgd": {"objective": labels | {"fgd": 1.0}},
+        "ld": {"objective": labels | {"localization_kd": 1.0}},
+        "cwd": {"objective": labels | {"cwd": {"weight": 1.0} | necks}},
+        "hint": {"objective": labels | {"confident_hint": 1.0}},
+        "objectness_scaled": {"objective": labels | {"objectness_scaled": 0.5}},
+        "pseudo_labels": {"objective": found},
+        "random_edges": {"objective": joined, "graph": {"edges": "random", "gate": False}},
+        "knowledge_graph": {"objective": joined, "graph": {"edges": "real"}},
+    }
+
+
+def _bccd() -> Any:
+    spec = importlib.util.spec_from_file_location("bccd", Path(__file__).parents[1] / "bccd.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
