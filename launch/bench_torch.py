@@ -4,8 +4,8 @@
 
 Six blocks of width 384 teach three of the same width by KD at T = 2, without dropout, with AdamW. Both do in one call
 all that a step does: the teacher's forward pass, the student's forward and backward pass, the update. Calls take turns;
-printed is the median, with quartiles, of each pair's ratio, and beside it the rate at which the loader gives batches over
-the rate of the step. PyTorch is no requirement of jkd: install it first (`pip install torch`).
+printed is the median, with quartiles, of each pair's ratio, and beside it the rate at which the loader gives batches
+over the rate of the step. PyTorch is no requirement of jkd: install it first (`pip install torch`).
 """
 
 import argparse
@@ -49,7 +49,8 @@ def main() -> None:
         seconds.append(took[ours])
     low, middle, high = np.percentile(ratios, [25, 50, 75])
     print(
-        f"jkd / PyTorch {torch.__version__} eager, {torch.get_num_threads()} threads: {middle:.2f} [{low:.2f}, {high:.2f}]"
+        f"jkd / PyTorch {torch.__version__} eager on {torch.get_num_threads()} threads, time of a step: {middle:.2f} "
+        f"[{low:.2f}, {high:.2f}]"
     )
     print(f"loader / step: {np.median(seconds) / loader:.0f} times as many batches a second")
 
