@@ -2,7 +2,7 @@ import pickle
 
 import numpy as np
 
-from jkd.data import DataSet, batches, make_split
+from jkd.data import DataSet, Images, batches, make_split
 from jkd.data.object_sets import ObjectSettings, is_objects, load
 
 
@@ -21,9 +21,10 @@ def test_splits_hide_annotations_image_by_image_and_batches_bring_images(setting
     split = make_split(DataSet("shapes", train, test), data, 0)
     assert (len(split.pool), len(split.val), len(split.labelled)) == (30, 10, 8)
     assert set(split.labels.tolist()) == {-1, 0} and (split.true_labels == 0).all()
-    batch = next(batches(train, split.pool, split.labels, batch=4, steps=1, seed=0, replicate=0))
+    inputs = {"input": Images(train.shape, (0.0,), (1.0,))}
+    batch = next(batches(train, split.pool, split.labels, inputs=inputs, batch=4, steps=1, seed=0, replicate=0))
     boxes = train.boxes(batch["id"][0])
-    np.testing.assert_array_equal(batch["image"][0], train.images(batch["id"][0]))
+    np.testing.assert_array_equal(batch["input"][0], train.images(batch["id"][0]))
     known = split.labels[np.searchsorted(split.pool, batch["id"][0])] >= 0
     np.testing.assert_array_equal(batch["label"][0] >= 0, known)
     assert boxes.classes.shape == (4, train.max_boxes)
