@@ -249,7 +249,7 @@ def _check_kind(where: str, network: ConfigDict, dataset: DataSet) -> None:
     """Refuses a network or an augmentation that is not for what the data set holds."""
     augment, kind = network.train.augment, dataset.kind
     reads = "texts" if network.model in TEXT_MODELS else "objects" if network.model in DETECTORS else "images"
-    if reads != kind and not network.get("fn", ""):
+    if reads != kind and (kind == "objects" or not network.get("fn", "")):  # what heads mean is the cfg's to say
         known = {"texts": ", ".join(TEXT_MODELS), "objects": ", ".join(DETECTORS), "images": "mlp or a vgg"}[kind]
         raise UserError(f"{where}.model: '{network.model}' does not read {kind}. Use {known}.")
     off = {key: value for others in AUGMENTATIONS.values() for key, value in others.items()}

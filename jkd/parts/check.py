@@ -58,6 +58,11 @@ def check(session: Session) -> None:
     else:
         theirs = _check_network(session, config.teacher, "teacher", traced)
     for name, student in config.students.items():
+        if student.sampling.budget and session.dataset.kind == "objects":
+            raise UserError(
+                f"students.{name}.sampling.budget: {student.sampling.budget} counts nodes, which are objects, but "
+                "whole images are trained on. Lower data.pool instead."
+            )
         own = _check_network(session, student, f"students.{name}", traced)
         for term in session.objective_of(student, len(config.graph.views), f"students.{name}").terms:
             if term.student_tap:
