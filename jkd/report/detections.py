@@ -66,9 +66,9 @@ def alike(one: Boxes, other: Boxes) -> float:
 def card(given: Mapping[str, Any], dataset: Any, classes: Sequence[str]) -> str:
     """One card as HTML."""
     image = dataset.test.images(np.asarray([given["sample"]]))[0]
-    name = f"test image {given['id']}"
+    name, shown = f"test image {given['id']}", f"image{given['sample']}"
     sides = "".join(
-        f"<figure>{markup.boxed(image, given[side], classes, side, f'{side} of {name}')}"
+        f"<figure>{markup.boxed(image, given[side], classes, side, f'{side} of {name}', shown, side != 'truth')}"
         f"<figcaption>{'true boxes' if side == 'truth' else side}: {len(given[side])}</figcaption></figure>"
         for side in ("truth", "teacher", "student")
     )

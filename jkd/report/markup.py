@@ -66,7 +66,13 @@ def thumbnail(image: UInt8[np.ndarray, "h w c"], alt: str) -> str:
 
 
 def boxed(
-    image: UInt8[np.ndarray, "h w 3"], boxes: Sequence[Mapping[str, Any]], classes: Sequence[str], kind: str, alt: str
+    image: UInt8[np.ndarray, "h w 3"],
+    boxes: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+    kind: str,
+    alt: str,
+    name: str,
+    again: bool = False,
 ) -> str:
     """A picture with boxes and their classes on it.
 
@@ -76,21 +82,25 @@ def boxed(
       classes: names.
       kind: the CSS class of the boxes.
       alt: what it is called for those who do not see.
+      name: of the picture, in the page.
+      again: whether the page has shown this picture already, so that it need not be carried twice.
     """
-    buffer = io.BytesIO()
-    picture = Image.fromarray(image)
-    picture.thumbnail((PICTURE, PICTURE), Image.Resampling.BOX)
-    picture.save(buffer, format="PNG")
     height, width = image.shape[:2]
-    parts = [f'<image href="{data_uri(buffer.getvalue())}" width="{width}" height="{height}"/>']
+    parts = [f'<use href="#{name}"/>']
+    if not again:
+        buffer = io.BytesIO()
+        picture = Image.fromarray(image)
+        picture.thumbnail((PICTURE, PICTURE), Image.Resampling.BOX)
+        picture.save(buffer, format="PNG")
+        parts = [f'<image id="{name}" href="{data_uri(buffer.getvalue())}" width="{width}" height="{height}"/>']
     size = round(max(height, width) / 24, 1)
     for box in boxes:
         x1, y1, x2, y2 = (float(side) for side in box["box"])
         score = "" if box["score"] is None else f" {100 * box['score']:.0f}"
         shape = f'x="{x1:.1f}" y="{y1:.1f}" width="{max(x2 - x1, 0):.1f}" height="{max(y2 - y1, 0):.1f}"'
         parts.append(f"<rect {shape}/>")
-        name = text.escape(classes[box["class"]])
-        parts.append(f'<text x="{x1:.1f}" y="{max(y1 - 1, size):.1f}" font-size="{size}">{name}{score}</text>')
+        label = text.escape(classes[box["class"]])
+        parts.append(f'<text x="{x1:.1f}" y="{max(y1 - 1, size):.1f}" font-size="{size}">{label}{score}</text>')
     inside = "".join(parts)
     return (
         f'<svg class="boxes {kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{text.escape(alt)}">'
