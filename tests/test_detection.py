@@ -100,7 +100,7 @@ def config_of(cfg: Path) -> Any:
         joined = {"yolo": 1.0, "pseudo_labels": 0.5, "joined_beliefs": 1.0, "projection": 0.1}
         config.students = {
             "plain": {"objective": {"yolo": 1.0}, "sampling": {"of": "labelled"}},
-            "graph": {"objective": joined, "graph": {"edges": "real"}},
+            "edges": {"objective": joined, "graph": {"edges": "real"}},
         }
         config.report.reference = "plain"
         for path, value in changes.items():
@@ -121,7 +121,7 @@ def done(config_of: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 def test_a_run_measures_every_network(done: tuple[Path, dict[str, Any]]) -> None:
     workdir, summary = done
     assert summary["primary"] == {"metric": "map50", "direction": "max"}
-    for name in ("plain", "graph"):
+    for name in ("plain", "edges"):
         measured = summary["students"][name]["metrics"]
         assert {"map50", "map", "voc_map50", "agreement"} <= set(measured)
         assert 0 <= measured["map50"]["mean"] <= 1
@@ -169,11 +169,11 @@ def _digest(state: Any) -> str:
 def test_cut_it_goes_on_to_the_same_bits(done: tuple[Path, dict[str, Any]], config_of: Any, tmp_path: Path) -> None:
     session = build.open_session(configs.resolve(config_of()))
     split = make_split(session.dataset, session.config.data, 0)
-    training = _training(session, split, done[0], "graph")
+    training = _training(session, split, done[0], "edges")
     setup = dataclasses.replace(training.setup, folder=tmp_path, inputs="these")
     assert int(fit(setup, training.init(), stop_at=4).step) == 4
     resumed = fit(setup, training.init())
-    result = files.read_signed(done[0] / "replicates/0/students/graph/0/result.json")
+    result = files.read_signed(done[0] / "replicates/0/students/edges/0/result.json")
     assert digest.of_tree(jax.tree.map(np.asarray, resumed.variables)) == result["params"]
 
 
@@ -183,7 +183,7 @@ def test_elastic_bits_are_those_of_any_number_of_devices_and_micro_batches_agree
     def losses(**changes: Any) -> tuple[list[float], str]:
         session = build.open_session(configs.resolve(config_of(**changes)))
         split = make_split(session.dataset, session.config.data, 0)
-        training = _training(session, split, done[0], "graph")
+        training = _training(session, split, done[0], "edges")
         step, state = training.setup.step, training.init()
         advance = step.bind(training.setup.teacher, training.setup.knowledge, training.setup.run)
         state, seen = step.place(state), []
