@@ -155,9 +155,9 @@ def test_the_report_shows_boxes_of_three_kinds(done: tuple[Path, dict[str, Any]]
     assert len(cards) == 6 and {"truth", "teacher", "student", "right"} <= set(cards[0])
 
 
-def _training(session: Session, split: Split, workdir: Path, name: str) -> Any:
+def _training(session: Session, split: Split, workdir: Path, name: str, made_in: Session | None = None) -> Any:
     place = parts.Place(workdir, 0)
-    teacher = found_teacher(session, split, place)
+    teacher = found_teacher(made_in or session, split, place)
     assert teacher is not None
     return student_training(session, split, teacher, store.load(place.graph), name, 0, 0)[0]
 
@@ -180,10 +180,12 @@ def test_cut_it_goes_on_to_the_same_bits(done: tuple[Path, dict[str, Any]], conf
 def test_elastic_bits_are_those_of_any_number_of_devices_and_micro_batches_agree(
     done: tuple[Path, dict[str, Any]], config_of: Any
 ) -> None:
+    made_in = build.open_session(configs.resolve(config_of()))
+
     def losses(**changes: Any) -> tuple[list[float], str]:
         session = build.open_session(configs.resolve(config_of(**changes)))
         split = make_split(session.dataset, session.config.data, 0)
-        training = _training(session, split, done[0], "edges")
+        training = _training(session, split, done[0], "edges", made_in)
         step, state = training.setup.step, training.init()
         advance = step.bind(training.setup.teacher, training.setup.knowledge, training.setup.run)
         state, seen = step.place(state), []

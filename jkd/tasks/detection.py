@@ -71,14 +71,17 @@ def detection(module: Any, shape: tuple[int, ...]) -> Task:
 
 def heads_of(module: Any, shape: tuple[int, ...]) -> Heads:
     """What the raw heads of a `Yolo` mean on images of a shape (height, width, channels)."""
-    cfg = module.cfg.at_size(*shape[:2])
+    cfg, (height, width) = module.cfg.at_size(*shape[:2]), shape[:2]
+    unfit = f"data.image_size: {height}x{width} does not fit the cfg: "
     try:
         sizes = shapes(cfg)
     except UserError as error:
-        side = f"{shape[0]}x{shape[1]}"
-        raise UserError(f"data.image_size: {side} does not fit the cfg: {error} Use a multiple of 32.") from None
-    maps = [size for size, layer in zip(sizes, cfg.layers, strict=True) if layer in cfg.heads]
-    return describe(cfg.heads, [shape[0] // height for height, _, _ in maps])
+        raise UserError(f"{unfit}{error} Use a multiple of 32.") from None
+    maps = [size[:2] for size, layer in zip(sizes, cfg.layers, strict=True) if layer in cfg.heads]
+    for rows, columns in maps:
+        if height % rows or width % columns or height // rows != width // columns:
+            raise UserError(f"{unfit}a head of {rows}x{columns} cells does not divide it. Use a multiple of 32.")
+    return describe(cfg.heads, [height // rows for rows, _ in maps])
 
 
 def _of_network(description: Heads) -> dict[str, Any]:
