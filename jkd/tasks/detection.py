@@ -78,10 +78,10 @@ def heads_of(module: Any, shape: tuple[int, ...]) -> Heads:
     except UserError as error:
         raise UserError(f"{unfit}{error} Use a multiple of 32.") from None
     maps = [size[:2] for size, layer in zip(sizes, cfg.layers, strict=True) if layer in cfg.heads]
-    for rows, columns in maps:
-        if height % rows or width % columns or height // rows != width // columns:
-            raise UserError(f"{unfit}a head of {rows}x{columns} cells does not divide it. Use a multiple of 32.")
-    return describe(cfg.heads, [height // rows for rows, _ in maps])
+    for cells, columns in maps:
+        if height % cells or width % columns or height // cells != width // columns:
+            raise UserError(f"{unfit}a head of {cells}x{columns} cells does not divide it. Use a multiple of 32.")
+    return describe(cfg.heads, [height // cells for cells, _ in maps])
 
 
 def _of_network(description: Heads) -> dict[str, Any]:
