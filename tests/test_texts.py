@@ -1,6 +1,7 @@
 """Runs on texts, end to end: a user's own CSV, terms over layers and tokens, cards, and the same bits everywhere."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,15 @@ import numpy as np
 import pytest
 
 from jkd import config as configs
-from jkd import files, run
+from jkd import files, parts, run
 from jkd.build import open_session
+from jkd.data import make_split
 from jkd.errors import UserError
+from jkd.graph import store
+from jkd.parts.student import student_training
+from jkd.parts.teacher import found_teacher
+from jkd.train import record
+from jkd.train.loop import fit
 
 WORDS = {"sport": "ball team goal match score", "food": "soup bread taste salt cook", "sky": "star moon cloud rain sun"}
 HOSTILE = ["<script>alert(1)</script> ball", "\x1b[31mred\x1b[0m soup", "star " * 4000, "\u202emoon\u202c cloud"]
@@ -115,6 +122,27 @@ def test_the_same_bits_on_one_and_on_four_devices_and_after_a_stop(table: Path, 
         run.distill(config, tmp_path / str(devices), quiet=True)
         made[devices] = _params(tmp_path / str(devices))
     assert made[1] == made[4] and len(made[1]) == 3
+
+
+def test_stopped_and_started_again_it_has_the_record_of_an_unbroken_run(table: Path, tmp_path: Path):
+    students = {"kd": {"objective": {"kd": 1.0}, "model": "fasttext", "width": 8, "rows": 64, "hidden": 0}}
+    config = configs.resolve(_config(table, students, data__buckets=(4, 5, 6, 7, 8), student__train__batch=4))
+    run.distill(config, tmp_path / "whole", quiet=True)
+    session = open_session(config)
+    split = make_split(session.dataset, config.data, 0)
+    place = parts.Place(tmp_path / "whole", 0)
+    teacher = found_teacher(session, split, place)
+    assert teacher is not None
+    training, _ = student_training(session, split, teacher, store.load(place.graph), "kd", 0, 0)
+    lengths = [chunk["input"].shape[-1] for chunk in training.setup.batches(0)]
+    assert len(set(lengths)) > 1 and lengths[0] != lengths[6]  # else this would show nothing
+    setup = replace(training.setup, folder=tmp_path / "cut", inputs="these")
+    fit(setup, training.init(), stop_at=6)
+    fit(setup, training.init())
+    whole = record.read(tmp_path / "whole/replicates/0/students/kd/0")
+    cut = record.read(tmp_path / "cut")
+    np.testing.assert_array_equal(cut.rows, whole.rows)
+    assert cut.lines == whole.lines and cut.leaves == whole.leaves
 
 
 def test_a_student_cut_out_of_its_teacher_starts_there(table: Path):

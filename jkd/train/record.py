@@ -63,6 +63,7 @@ class Record:
 
     def __init__(self, folder: Path, leaves: Leaves, given: dict[str, str], start: int) -> None:
         kept = _kept(folder, leaves) if start else Kept()
+        leaves = kept.leaves or leaves  # shapes are those of the first step
         rows = np.zeros((start, len(leaves)), np.uint32)  # zeros: not recorded
         if kept.leaves:
             rows[: len(kept.rows)] = kept.rows[:start]
@@ -154,7 +155,12 @@ def _kept(folder: Path, leaves: Leaves) -> Kept:
     except UserError as error:
         warnings.warn(f"{error} It begins anew from here.", stacklevel=4)
         return Kept()
-    return kept if kept.leaves == leaves else Kept()
+    return kept if _alike(kept.leaves) == _alike(leaves) else Kept()
+
+
+def _alike(leaves: Leaves) -> Leaves:
+    """Names and dtypes. Texts are filled up to another length from step to step, and processes hold other rows."""
+    return tuple((name, kind.partition("[")[0]) for name, kind in leaves)
 
 
 def _chained(before: str, line: Line, into: Line | None = None) -> str:
