@@ -38,10 +38,10 @@ def test_labelled_only_takes_the_nodes_with_a_label(graph: KnowledgeGraph):
 
 def test_a_budget_keeps_as_many_in_order(graph: KnowledgeGraph):
     for by in ("uniform", "class_balanced"):
-        nodes = _share(graph, sampling={"budget": 30, "by": by}).nodes
+        nodes = _share(graph, sampling={"budget": 30, "by": by}).samples
         assert len(nodes) == 30 and (np.diff(nodes) > 0).all()
     edges = {"graph": {"edges": "real", "view": "input"}}
-    nodes = _share(graph, sampling={"budget": 30, "by": "facility_location"}, **edges).nodes
+    nodes = _share(graph, sampling={"budget": 30, "by": "facility_location"}, **edges).samples
     assert len(nodes) == 30 and (np.diff(nodes) > 0).all()
 
 
