@@ -11,8 +11,8 @@ from jkd.models import TEXT_MODELS, Bert, BiGru, FastText, build_model
 
 def _network(model, **differs):
     keys = dict(model=model, width=16, depth=2, dropout=0.1, dtype="bfloat16", pooling="mean", embedding_width=4)
-    bert = dict(attention_heads=4, feed_forward=0, positions=32, activation="relu")
-    return ConfigDict(keys | bert | dict(buckets=64, ngrams=2, hidden=8) | differs)
+    bert = dict(attention_heads=4, feed_forward=0, activation="relu")
+    return ConfigDict(keys | bert | dict(rows=64, ngrams=2, hidden=8) | differs)
 
 
 def test_each_name_builds_its_module_of_the_tokenizers_vocabulary():
@@ -25,12 +25,12 @@ def test_each_name_builds_its_module_of_the_tokenizers_vocabulary():
     }
     assert set(expected) == set(TEXT_MODELS)
     for name, module in expected.items():
-        assert build_model(_network(name), 5, vocab=90, pad=1) == module
+        assert build_model(_network(name), 5, vocab=90, pad=1, longest=32) == module
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_what_every_model_promises(name):
-    module = build_model(_network(name), 5, vocab=90)
+    module = build_model(_network(name), 5, vocab=90, longest=32)
     ids = jnp.zeros((3, 7), jnp.int32)
     variables = jax.eval_shape(module.init, jax.random.key(0), ids)
     logits, taps = jax.eval_shape(module.apply, variables, ids)
