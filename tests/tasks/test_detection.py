@@ -1,6 +1,5 @@
 """Objects as anchors: which logits and features a box gets, and that padding is no object."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -8,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jkd.data import shapes
 from jkd.evaluate.detection import Found, Truth
 from jkd.losses.yolo_heads import Head, Heads, cells, rows
-from jkd.tasks.detection import anchors_of, detect, found_of, given, metrics, targets
+from jkd.tasks.detection import anchors_of, detect, figures, found_of, given, targets
 
 SIZE, BATCH, MOST, CLASSES = (64, 64), 2, 3, 4
 HEADS = Heads((Head(((40.0, 30.0),), 32), Head(((8.0, 9.0), (12.0, 25.0)), 16)), CLASSES)
-run = jax.jit(anchors_of(HEADS))
+run = jax.jit(lambda *of: anchors_of(HEADS)(*of).flat)
 
 
 def silent() -> list[np.ndarray]:
@@ -74,9 +74,10 @@ def test_padding_and_boxes_without_area_are_masked_and_zero(batch: dict, taps: d
     assert found.node.tolist() == [7, 8, 0, 9, 0, 0]
     assert found.feature.shape == (6, 10) and found.logits.shape == (6, CLASSES)
     assert np.all(found.feature[:2]) and not np.any(found.feature[2:]) and not np.any(found.logits[2:])
-    label = given(jax.tree.map(jnp.asarray, batch), CLASSES)
-    np.testing.assert_array_equal(label["labelled"], found.mask)
-    np.testing.assert_array_equal(label["label_target"], np.eye(CLASSES)[2] * np.asarray(found.mask)[:, None])
+    label = given(jax.tree.map(jnp.asarray, batch | {"label": np.zeros(BATCH, np.int32)}), CLASSES)
+    np.testing.assert_array_equal(np.ravel(label["labelled"]), found.mask)
+    target = np.reshape(label["label_target"], (-1, CLASSES))
+    np.testing.assert_array_equal(target, np.eye(CLASSES)[2] * np.asarray(found.mask)[:, None])
 
 
 def test_gradients_reach_class_logits_and_necks_and_nothing_else(batch: dict, taps: dict) -> None:
@@ -91,10 +92,12 @@ def test_gradients_reach_class_logits_and_necks_and_nothing_else(batch: dict, ta
 
 
 def test_hidden_boxes_are_no_targets(batch: dict) -> None:
-    source = SimpleNamespace(boxes=lambda indices: SimpleNamespace(**{key: batch[key][indices] for key in batch}))
+    source = shapes.source("train", 2, 48, shapes.ShapeSettings())
     shown = targets(source, np.array([1, 0]), np.array([-1, 0]))
     assert not np.any(shown["boxes"][0]) and np.all(shown["object"][0] == -1) and np.all(shown["classes"][0] == -1)
-    np.testing.assert_array_equal(shown["boxes"][1], batch["boxes"][0])
+    there = source.boxes(np.array([0]))
+    assert np.any(there.boxes)
+    np.testing.assert_array_equal(shown["boxes"][1], there.boxes[0])
     assert {key: value.dtype for key, value in shown.items()} == {key: value.dtype for key, value in batch.items()}
 
 
@@ -107,6 +110,6 @@ def test_from_raw_heads_to_figures() -> None:
     np.testing.assert_allclose(found[0].boxes, [[-8, 66, 72, 126]], atol=1e-4)
     truth = [Truth(found[0].boxes + 1, np.array([1])), Truth(np.zeros((0, 4)), np.zeros(0, int))]
     teacher = [found[0], Found(np.float32([[0, 0, 5, 5]]), np.float32([0.9]), np.int32([0]))]
-    figures = metrics(found, truth, teacher, CLASSES)
-    assert figures["map50"] == pytest.approx(1) and figures["voc_map50"] == 1 and figures["agreement"] == 0.5
-    assert metrics(found, truth, None, CLASSES)["agreement"] is None
+    made = figures(found, truth, teacher, CLASSES)
+    assert made["map50"] == pytest.approx(1) and made["voc_map50"] == 1 and made["agreement"] == 0.5
+    assert figures(found, truth, None, CLASSES)["agreement"] is None
