@@ -16,7 +16,7 @@ PLAIN = sorted(name for name, it in METHODS.items() if not (it.tokens or it.obje
 EVERYTHING: dict[str, Any] = {name: 0.1 for name in PLAIN} | {"projection": {"weight": 0.1, "detach": False}}
 
 
-def _train(problem: Any, run: Any, network: Any, steps: int = 4, devices: int = 1) -> tuple[Any, dict[str, np.ndarray]]:
+def _train(problem: Any, run: Any, network: Any, steps: int = 2, devices: int = 1) -> tuple[Any, dict[str, np.ndarray]]:
     program, teacher = problem.program(network)
     state = jax.jit(lambda: program.init(run, teacher))()
     chunk = problem.chunk(0, steps, network.train.batch)
