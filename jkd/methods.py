@@ -248,7 +248,7 @@ METHODS: dict[str, Method] = {
         regress=True,
         paper="Shu et al. 2021, arXiv 2011.13256",
     ),
-    "ickd": Method("jkd.losses.maps:ickd", taps=True, regress=True, paper="Liu et al. 2021, ICCV"),
+    "ickd": Method("jkd.losses.maps:ickd", taps=True, maps=True, regress=True, paper="Liu et al. 2021, ICCV"),
     "pkd": Method("jkd.losses.maps:pkd", taps=True, regress=True, paper="Cao et al. 2022, arXiv 2207.02039"),
 }
 

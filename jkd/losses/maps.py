@@ -73,13 +73,14 @@ def ickd(student_feature: Float[Array, "b *s c"], teacher_feature: Float[Array, 
     """Inter-channel correlation: squared Frobenius distance of two tables of inner products between channels.
 
     Each row of a sample's C x C table has unit norm; summed over the table, averaged over samples. Positions may
-    differ.
+    differ, but there must be some: of a vector the table knows the channels' signs alone.
 
     Raises:
-      ValueError: channels differ.
+      ValueError: a tap has no positions, or channels differ.
 
     References: Liu et al. 2021, ICCV.
     """
+    _check_positions("ickd", student_feature, teacher_feature)
     student, teacher = _float32(student_feature, teacher_feature)
     _check_channels("ickd", student, teacher)
     tables = [unit(inner(_channels(each), _channels(each))) for each in (student, teacher)]
@@ -120,12 +121,16 @@ def _float32(
 def _alike(
     name: str, student: Float[Array, "b *s c"], teacher: Float[Array, "b *t d"]
 ) -> tuple[Float[Array, "b *p c"], Float[Array, "b *p d"]]:
+    _check_positions(name, student, teacher)
+    return pool_alike(name, *_float32(student, teacher))
+
+
+def _check_positions(name: str, student: Array, teacher: Array) -> None:
     if min(student.ndim, teacher.ndim) < 3:
         raise ValueError(
             f"{name}: expected taps with positions, [H, W, C] or [L, C], got {student.shape[1:]} (student) and"
             f" {teacher.shape[1:]} (teacher). Choose taps before they are pooled."
         )
-    return pool_alike(name, *_float32(student, teacher))
 
 
 def _check_channels(name: str, student: Array, teacher: Array) -> None:

@@ -47,7 +47,7 @@ def test_gradients_are_finite_where_a_map_is_constant(name: str) -> None:
         assert np.isfinite(gradient(jnp.full_like(SMALL, value), SMALL)).all()
 
 
-@pytest.mark.parametrize("name", ["attention_transfer", "nst", "cwd"])
+@pytest.mark.parametrize("name", ["attention_transfer", "nst", "cwd", "ickd"])
 def test_taps_without_positions_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name}: expected taps with positions.*before they are pooled"):
         LOSSES[name](SMALL[:, 0, 0], SMALL[:, 0, 0])
