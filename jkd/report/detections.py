@@ -9,7 +9,7 @@ from jkd.report import markup, text
 
 SHOWN = 0.3  # least score of a box that a card shows
 LIKE = 0.5  # least IoU of boxes that count as the same
-KINDS = ("finds all", "misses or invents", "differs from the teacher")
+KINDS = ("best found", "misses or invents", "differs from the teacher")
 Boxes = list[dict[str, Any]]  # {box [x1, y1, x2, y2] in pixels of the canvas, class, score or None}
 
 

@@ -41,7 +41,7 @@ def found(places: list[float]) -> dict[str, np.ndarray]:
 def test_cards_show_the_best_the_worst_and_the_strangest(dataset: Any) -> None:
     made = cards(dataset, found([0, 20, 1]), found([0, 20, 40]), 3)
     assert {one["kind"]: one["sample"] for one in made} == {
-        "finds all": 0,
+        "best found": 0,
         "misses or invents": 1,
         "differs from the teacher": 2,
     }
