@@ -6,7 +6,7 @@ DATA holds `sst2_phrases/train.tsv` (all phrases of the training sentences, as G
 1,821 test sentences); training phrases that repeat a test sentence are left out. Settings are to be chosen on
 `sst2/dev.tsv`, as in `--config.data.test=sst2/dev.tsv`.
 
-Variants, as in `configs/sst2.py:few`:
+Variants, as in `configs/sst2.py:few`; every method is in `configs/ablations/text_methods.py`:
   smoke      a few steps of everything, of 2,000 phrases
   sentences  trained on the 6,920 sentences of `sst2/train.tsv`
   few        of these, 20 labels a class; the rest without labels; 4 replicates
@@ -15,8 +15,6 @@ Variants, as in `configs/sst2.py:few`:
 from ml_collections import ConfigDict
 
 from jkd import config as base
-
-RELATIONS = ("query_relations", "key_relations", "value_relations")
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -36,18 +34,12 @@ def get_config(arg: str = "") -> ConfigDict:
         network.train.optimizer.update(name="adamw", learning_rate=rate, warmup=0.1, schedule="linear", clip=1.0)
     labels = {"cross_entropy": 0.1}
     kd = labels | {"kd": {"weight": 0.9, "temperature": 2.0}}
-    joined = labels | {"joined_beliefs": 0.9}
-    relations = {term: {"weight": 1.0, "layers": "final", "heads": 8} for term in RELATIONS}
     light = {"init": "", "objective": kd, "train": {"optimizer": {"learning_rate": 2e-3}}}
     config.students = {
         "cross_entropy": {"objective": {"cross_entropy": 1.0}, "sampling": {"of": "labelled"}},
         "kd": {"objective": kd},
         "kd_from_scratch": {"objective": kd, "init": ""},
-        "label_smoothing": {"objective": labels | {"label_smoothing": {"weight": 0.9, "smoothing": 0.2}}},
-        "tinybert": {"objective": kd | {"hidden": 1.0, "attention": 1.0}},
-        "minilmv2": {"objective": kd | relations},
-        "random_edges": {"objective": joined, "graph": {"edges": "random", "gate": False}},
-        "knowledge_graph": {"objective": joined | {"projection": 0.1}, "graph": {"edges": "real"}},
+        "knowledge_graph": {"objective": labels | {"joined_beliefs": 0.9}, "graph": {"edges": "real"}},
         "bigru": light | {"model": "bigru", "width": 128, "depth": 1, "pooling": "max"},
         "fasttext": light | {"model": "fasttext", "width": 28},
     }

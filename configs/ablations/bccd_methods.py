@@ -8,15 +8,16 @@ with `pseudo_labels` learn the boxes that the teacher is sure of in images that 
 labels there are none, and they are what they are without it. Variants are those of `configs/bccd.py`.
 """
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from jkd import config as base
+
 
 def get_config(arg: str = "") -> ConfigDict:
-    config: ConfigDict = _bccd().get_config(arg)
+    config = base.load(f"{Path(__file__).parents[1] / 'bccd.py'}:{arg}")
     config.name = "bccd_methods"
     with config.unlocked():
         config.students = ConfigDict(students())
@@ -41,11 +42,3 @@ def students() -> dict[str, Any]:
         "random_edges": {"objective": joined, "graph": {"edges": "random", "gate": False}},
         "knowledge_graph": {"objective": joined, "graph": {"edges": "real"}},
     }
-
-
-def _bccd() -> Any:
-    spec = importlib.util.spec_from_file_location("bccd", Path(__file__).parents[1] / "bccd.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
