@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Nothing of jkd is imported up here: `--jaxtyping-packages` checks only what is imported after it has been set up.
 ROOT = Path(__file__).resolve().parents[1]
+CACHE = pytest.StashKey[Path]()
 STRICT = ("losses", "graph", "models")  # optax itself fails under strict dtype promotion, so not everywhere
 
 
@@ -33,6 +35,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     from jkd import xla
 
     xla.set_flags()
+    if getattr(session.config.option, "numprocesses", None) and not hasattr(session.config, "workerinput"):
+        return  # whoever only hands out the tests compiles nothing
+    session.config.stash[CACHE] = folder = Path(tempfile.mkdtemp(prefix="jkd-compiled-"))
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Compiled programs are kept for one session: they are what most of the time of a test goes into."""
+    if folder := session.config.stash.get(CACHE, None):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def put_value(config: ConfigDict, path: str, value: Any) -> None:
@@ -227,17 +241,11 @@ class Done:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """The run of seconds, not yet started; programs that are compiled from here on are kept on disk."""
-    from jax.experimental.compilation_cache import compilation_cache
-
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The run of seconds, not yet started."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "tiny.py").write_text(TINY)
-    jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    compilation_cache.reset_cache()
-    return Tiny(folder / "tiny.py", folder / "cache")
+    return Tiny(folder / "tiny.py", request.config.stash[CACHE])
 
 
 @pytest.fixture(scope="session")

@@ -194,8 +194,8 @@ def test_elastic_bits_are_those_of_any_number_of_devices_and_micro_batches_agree
             seen.append(float(line["loss"][0]))
         return seen, _digest(state)
 
-    one, four = (losses(reduction="elastic", shards=4, devices=devices) for devices in (1, 4))
-    assert one == four
+    one, two = (losses(reduction="elastic", shards=2, devices=devices) for devices in (1, 2))
+    assert one == two
     whole, _ = losses()
     assert one[0][0] == pytest.approx(whole[0], rel=0.05)  # BatchNorm within a shard
     parted, _ = losses(student__train__accumulate=2)

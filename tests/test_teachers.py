@@ -119,7 +119,11 @@ def test_vgg_weights_in_torch_layout_teach_from_an_npz(tiny: Any, tmp_path: Path
 
 @pytest.mark.parametrize(
     "changes",
-    [pytest.param({"devices": 2}, marks=pytest.mark.slow), {"devices": 4}, {"devices": 2, "parallelism": "pmap"}],
+    [
+        pytest.param({"devices": 2}, marks=pytest.mark.slow),
+        {"devices": 4},
+        pytest.param({"devices": 2, "parallelism": "pmap"}, marks=pytest.mark.slow),
+    ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
 def test_more_devices_give_the_same_to_tolerance(tiny: Any, done: Any, tmp_path: Path, changes: dict[str, Any]):

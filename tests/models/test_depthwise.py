@@ -39,7 +39,7 @@ def test_value_and_gradients_equal_those_of_lax(size, stride, multiplier):
     _assert_equal(x, kernel, stride, size // 2, 1)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     height=st.integers(5, 9),
     width=st.integers(5, 9),

@@ -63,6 +63,7 @@ def test_it_is_the_plain_step_to_rounding(problem: Any, run: Any):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_number_of_shards_gives_other_bits(problem: Any, run: Any):
     program, teacher = problem.program(_network(problem, batch_norm=True))
     two, eight = (_run(ElasticStep(program, shards, jax.devices()[:1]), problem, run, teacher)[0] for shards in (2, 8))
