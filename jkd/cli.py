@@ -185,6 +185,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     add("--student", metavar="NAME/SEED", required=True, help="the student, or 'teacher'")
     add("--replicate", metavar="I", type=int, default=0)
     add("--data", metavar="PATH", default="", help="another data set of the same form (config.data.path)")
+    add("--min-score", metavar="S", type=float, default=0.0, help="detection: leave out boxes with lower scores")
     add = verb(
         "report",
         _report,
@@ -303,7 +304,8 @@ def _replay(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> None:
     from jkd import run
 
-    for metric, value in run.evaluate(options.workdir, options.student, options.replicate, options.data).items():
+    given = (options.workdir, options.student, options.replicate, options.data, options.min_score)
+    for metric, value in run.evaluate(*given).items():
         _say(f"{metric:>10} {'-' if value is None else f'{value:.4f}'}")
 
 

@@ -97,7 +97,9 @@ def report(workdir: str | Path) -> dict[str, Any]:
     return reports.write_report(workdir, dataset, _first_graph(workdir))
 
 
-def evaluate(workdir: str | Path, student: str, replicate: int = 0, data_path: str = "") -> dict[str, float | None]:
+def evaluate(
+    workdir: str | Path, student: str, replicate: int = 0, data_path: str = "", min_score: float = 0.0
+) -> dict[str, float | None]:
     """Metrics of a finished student (`NAME/SEED`) or of the `teacher` on the test split.
 
     Args:
@@ -105,6 +107,10 @@ def evaluate(workdir: str | Path, student: str, replicate: int = 0, data_path: s
       student: which network.
       replicate: of which replicate.
       data_path: another data set of the same form and classes; empty for the run's own.
+      min_score: of detections, in [0, 1]: those with lower scores are left out, which average precision punishes.
+
+    Raises:
+      UserError: no such part, other data than the run's, or a least score where nothing has a score.
     """
     workdir = places.path_of(workdir)
     config, saved = manifest.read(workdir)
@@ -119,7 +125,12 @@ def evaluate(workdir: str | Path, student: str, replicate: int = 0, data_path: s
                 f"--data: expected the {what} that the run was trained on, {saved['data'][what]}, got {there} "
                 f"in {data_path or config.data.path}. Give another data set."
             )
-    return parts.test_metrics(session, _outputs(session, part, student), None)
+    outputs = _outputs(session, part, student)
+    if min_score:
+        if not {"scores", "mask"} <= set(outputs) or not 0 < min_score <= 1:
+            raise UserError(f"--min-score: expected a score in 0..1, of a run of detection, got {min_score}.")
+        outputs = {**outputs, "mask": (outputs["mask"] > 0) & (outputs["scores"] >= min_score)}
+    return parts.test_metrics(session, outputs, None)
 
 
 def graph(action: str, workdir: str | Path, replicate: int = 0, to: str = "") -> str:

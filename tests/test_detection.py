@@ -129,6 +129,9 @@ def test_a_run_measures_every_network(done: tuple[Path, dict[str, Any]]) -> None
     stored = files.read_arrays(workdir / "replicates/0/students/plain/0/predictions.safetensors")
     assert stored["boxes"].shape == (6, 100, 4) and set(stored) == {"boxes", "scores", "classes", "mask"}
     assert run.evaluate(workdir, "plain/0")["map50"] == summary["students"]["plain"]["metrics"]["map50"]["mean"]
+    assert run.evaluate(workdir, "plain/0", min_score=1.0)["recall_100"] == 0
+    with pytest.raises(UserError, match=r"--min-score: expected a score in 0\.\.1"):
+        run.evaluate(workdir, "plain/0", min_score=1.5)
 
 
 def test_the_graph_is_of_objects(done: tuple[Path, dict[str, Any]], config_of: Any) -> None:
