@@ -73,9 +73,14 @@ def place(tree: Any, mesh: Mesh) -> Any:
 
 
 def place_rows(tree: Any, sharding: NamedSharding) -> Any:
-    """This process's rows of a batch as one array over the mesh; NumPy stays NumPy where there is one process."""
-    if not spans_processes(sharding.mesh):
+    """This process's rows of a batch as arrays over the mesh; NumPy stays NumPy where there is one device.
+
+    Without being placed, a batch would be put whole on every device by `jit`, and each compute all of it.
+    """
+    if sharding.mesh.size == 1:
         return tree
+    if not spans_processes(sharding.mesh):
+        return jax.device_put(tree, sharding)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jkd import digest, sharding
 from jkd.methods import METHODS
-from jkd.train.dispatch import MeshStep
+from jkd.train.dispatch import MeshStep, place_chunk
 
 # A perceptron has neither maps nor tokens, and finds no objects.
 PLAIN = sorted(name for name, it in METHODS.items() if not (it.tokens or it.objects or it.maps))
@@ -26,6 +26,20 @@ def _train(problem: Any, run: Any, network: Any, steps: int = 2, devices: int = 
 
 
 SHAPE = (4, 4, 1)
+
+
+def test_each_device_computes_its_share_of_a_batch(problem: Any, run: Any):
+    program, teacher = problem.program(problem.network({"kd": 1.0, "cross_entropy": 0.1}))
+    state, chunk = jax.jit(lambda: program.init(run, teacher))(), problem.chunk(0, 1, 16)
+
+    def work(devices: int) -> tuple[float, str]:
+        mesh = sharding.make_mesh(devices)
+        step, given = MeshStep(program, mesh), sharding.place((teacher, problem.knowledge, run), mesh)
+        compiled = step.jitted.lower(step.place(state), *given[:2], place_chunk(chunk, mesh), given[2]).compile()
+        return compiled.cost_analysis()["flops"], compiled.as_text()
+
+    (alone, _), (shared, text) = work(1), work(4)
+    assert "all-reduce" in text and shared < 0.6 * alone
 
 
 @pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
