@@ -10,6 +10,8 @@
 #
 #   sbatch --dependency=afterok:JOB --wrap="bash launch/slurm.sh --report WORKDIR"
 #
+# On GPUs, `JKD_JAX=cuda13 sbatch ...` (or cuda12, after the driver) has jax installed for them; sbatch hands it on.
+# Install once before the first job starts, with `JKD_JAX=cuda13 bash launch/slurm.sh --list CONFIG`.
 # A job that is stopped or requeued saves first and goes on from there. Not `--gpus-per-task`: each process has to see all
 # GPUs of its node, of which jax gives it one.
 #SBATCH --job-name=jkd
