@@ -102,25 +102,27 @@ def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[
     took = time.monotonic() - started
 
     def cut(index: int, moment: int | None, cores: list[int]) -> tuple[str, dict[str, str]]:
-        place = shutil.copytree(base, work / f"cut{index}")
-        if moment:
-            label, code, wait = f"killed after step {moment}", KILL_AFTER.format(step=moment), LIMIT
-        else:  # spread over the run, never at the same instant twice
-            wait = took * (0.3 + 0.7 * (index * 0.6180339887 % 1))
-            label, code = f"killed after {wait:.2f} s of {took:.2f}", ""
-        process = start(place, options.config, flags, cores, cache, code)
-        try:
-            process.wait(wait)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        if moment and process.returncode != -signal.SIGKILL:
-            sys.exit(f"{label}: it ended with {process.returncode} and was not killed")
-        finished = (place / student / "result.json").exists()
+        wait, code = float(LIMIT), KILL_AFTER.format(step=moment)
+        if not moment:  # spread over the run, never at the same instant twice
+            wait, code = took * (0.3 + 0.7 * (index * 0.6180339887 % 1)), ""
+        while True:
+            place = shutil.copytree(base, work / f"cut{index}")
+            process = start(place, options.config, flags, cores, cache, code)
+            try:
+                process.wait(wait)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            if process.returncode not in (0, -signal.SIGKILL) or (moment and process.returncode == 0):
+                sys.exit(f"cut {index}: it ended with {process.returncode} and was not killed")
+            if not (place / student / "result.json").exists():
+                break
+            shutil.rmtree(place)  # it had finished, which is no fault: again, and earlier
+            wait *= 0.9
         distill(place, options.config, flags, cores=cores, environment=cache)
         found = digests(place)
         shutil.rmtree(place)
-        return f"{label}{' (it had finished)' if finished else ''}", found
+        return f"killed after step {moment}" if moment else f"killed after {wait:.2f} s of {took:.2f}", found
 
     moments = [*range(1, steps + 1), *(None for _ in range(options.times))]
     yield from side_by_side([functools.partial(cut, *item) for item in enumerate(moments)], options.jobs)

@@ -26,14 +26,14 @@ def points(results: Results, teacher: str, labels: np.ndarray, task: Task) -> di
       `mean`, `low`, `high`, each None where there is nothing.
     """
     over_seeds = results.unit == "seed"
-    if task.right is None:
+    if task.answers is None:
         names = [teacher, *results.students]
         paired = {one: {other: _entry(None) for other in names if other != one} for one in names}
         return {"resamples": 0, "n": len(labels), "accuracy": {name: _entry(None) for name in names}, "paired": paired}
 
     def score(parts: list[Part]) -> np.ndarray:
-        assert task.right is not None
-        return np.mean([task.right(part.predictions(), labels) for part in parts], axis=0)
+        assert task.answers is not None
+        return np.mean([task.answers(part.predictions()) == labels for part in parts], axis=0)
 
     right = {name: _right(parts, 1 if over_seeds else 0, score) for name, parts in results.students.items()}
     teachers = {replicate: score([part]) for replicate, part in results.teachers.items()}

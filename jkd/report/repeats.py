@@ -77,11 +77,13 @@ def _pairs(summary: Mapping[str, Any], kind: str, explained: bool) -> str:
     for name, entry in found.items():
         shares = {some["k"]: some for some in entry["neighbours"] or ()}
         cells = [_figure(measure, entry[measure]) for measure in DIFFERING]
+        cells.insert(1, _ends(entry["churn_over_inputs"]))
         rows.append([text.escape(name), *cells, *(_shared(shares.get(k)) for k in ks), f"{entry['pairs']:,}"])
-    caption = f"Mean over {PAIRS[kind]}; ± half of its 95 % interval over {unit(summary)}s."
+    caption = f"Mean over {PAIRS[kind]}; ± half of its 95 % interval over {unit(summary)}s, inputs: over test inputs."
     if explained:
         caption += _explained(bool(ks))
-    head = ["", *DIFFERING.values(), *(f"{k} nearest" for k in ks), "pairs"]
+    first, *others = DIFFERING.values()
+    head = ["", first, "inputs", *others, *(f"{k} nearest" for k in ks), "pairs"]
     return markup.table(head, rows, caption)
 
 

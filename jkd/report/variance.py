@@ -4,13 +4,16 @@ Two seeds of one replicate share data, labels, teacher and graph, and differ in 
 the samples. Two replicates differ in all of it, and share the test split. So the two are never mixed: what is measured
 over pairs of seeds is `seeds`, what is measured over pairs of replicates `replicates`.
 
+Intervals are over units, the test inputs as they are; `over_inputs` is the churn's over test inputs, the runs as they
+are.
+
 Neighbours are compared over seeds alone: a node is another sample in another replicate's graph.
 """
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -45,20 +48,25 @@ class Spread:
         mean is the mean over pairs.
       overlap: Jaccard index of the k nearest nodes, by k, then as `values`.
       random: the same of as many nodes drawn at random, by k.
+      over_inputs: churn with its interval over resampled test inputs; None where an answer is more than a class.
     """
 
     pairs: int
     values: Values
     overlap: dict[int, dict[int, float]]
     random: dict[int, float]
+    over_inputs: evaluate.Span | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """`pairs`; every measure's mean, sd, n, low, high; `neighbours`, a list by k, or None where there are none."""
+        """`pairs`; every measure's mean, sd, n, low, high; `neighbours`, a list by k, or None where there are none;
+        `churn_over_inputs`: mean, low, high.
+        """
         entries = {measure: _interval(self.values.get(measure, {})) for measure in MEASURES}
         neighbours = [
             {"k": k, "jaccard": _interval(values), "random": self.random[k]} for k, values in self.overlap.items()
         ]
-        return {"pairs": self.pairs, **entries, "neighbours": neighbours or None}
+        ends = self.over_inputs._asdict() if self.over_inputs else dict.fromkeys(evaluate.Span._fields)
+        return {"pairs": self.pairs, **entries, "neighbours": neighbours or None, "churn_over_inputs": ends}
 
 
 def spreads(results: Results, by_key: Mapping[Key, Part], labels: np.ndarray, task: Task) -> dict[str, Spread | None]:
@@ -67,7 +75,10 @@ def spreads(results: Results, by_key: Mapping[Key, Part], labels: np.ndarray, ta
     def differ(arrays: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return task.differences(arrays, labels)
 
-    return {"seeds": _over_seeds(results, by_key, differ), "replicates": _over_replicates(by_key, differ)}
+    found = {"seeds": _over_seeds(results, by_key, differ), "replicates": _over_replicates(by_key, differ)}
+    return {
+        kind: spread and replace(spread, over_inputs=_over_inputs(by_key, kind, task)) for kind, spread in found.items()
+    }
 
 
 def _over_seeds(results: Results, by_key: Mapping[Key, Part], differ: Differ) -> Spread | None:
@@ -108,8 +119,7 @@ def _within(group: Mapping[int, Part], differ: Differ, ks: Sequence[int]) -> Spr
 
 def _over_replicates(by_key: Mapping[Key, Part], differ: Differ) -> Spread | None:
     """Pairs of replicates at one seed, mean over the seeds; of those replicates that have every seed."""
-    seeds = _grouped(by_key, 1)
-    complete = [replicate for replicate in _grouped(by_key, 0) if all(replicate in some for some in seeds.values())]
+    seeds, complete = _grouped(by_key, 1), _complete(by_key)
     if len(complete) < 2:
         return None
     of_seed = []
@@ -118,6 +128,27 @@ def _over_replicates(by_key: Mapping[Key, Part], differ: Differ) -> Spread | Non
     matrices = {measure: np.mean([found[measure] for found in of_seed], axis=0) for measure in of_seed[0]}
     pairs = len(seeds) * len(complete) * (len(complete) - 1) // 2
     return Spread(pairs, _by_run(complete, matrices), {}, {})
+
+
+def _complete(by_key: Mapping[Key, Part]) -> list[int]:
+    """The replicates that have every seed."""
+    seeds = _grouped(by_key, 1)
+    return [replicate for replicate in _grouped(by_key, 0) if all(replicate in some for some in seeds.values())]
+
+
+def _over_inputs(by_key: Mapping[Key, Part], kind: str, task: Task) -> evaluate.Span | None:
+    """Churn over the same pairs, with its interval over test inputs."""
+    if task.answers is None:
+        return None
+    groups = _grouped(by_key, KINDS.index(kind))
+    if kind == "replicates":
+        groups = {seed: {unit: by[unit] for unit in _complete(by_key)} for seed, by in groups.items()}
+    shares = []
+    for group in groups.values():
+        answers = [task.answers(part.predictions()) for part in group.values()]
+        if len(answers) > 1:
+            shares.append(np.mean([one != other for one, other in combinations(answers, 2)], axis=0))
+    return evaluate.bootstrap(np.mean(shares, axis=0)[:, None])[0] if shares else None
 
 
 def _by_run(keys: Sequence[int], matrices: Mapping[str, np.ndarray]) -> Values:

@@ -76,22 +76,23 @@ def metrics(
 def differences(found: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> dict[str, np.ndarray]:
     """Churn and its parts, what is expected of it, agreement and Jensen-Shannon divergence, `[R, R]`."""
     logits = np.stack([some["logits"] for some in found])
-    answers = logits.argmax(-1)
-    churn, good, bad, both_wrong = evaluate.churn(answers, labels)
+    classes = logits.argmax(-1)
+    churn, good, bad, both_wrong = evaluate.churn(classes, labels)
     return {
         "churn": churn,
         "good_churn": good,
         "bad_churn": bad,
         "both_wrong_churn": both_wrong,
         "agreement": 1 - churn,
-        "expected_churn": evaluate.expected_churn((answers == labels).mean(axis=1), logits.shape[2]),
+        "expected_churn": evaluate.expected_churn((classes == labels).mean(axis=1), logits.shape[2]),
         "js": evaluate.jensen_shannon(logits),
     }
 
 
-def right(found: Found, labels: np.ndarray) -> np.ndarray:
-    """Whether the likeliest class is the label."""
-    return found["logits"].argmax(-1) == labels
+def answers(found: Found) -> np.ndarray:
+    """The likeliest classes."""
+    likeliest: np.ndarray = found["logits"].argmax(-1)
+    return likeliest
 
 
 def nodes_of(source: Any, index: np.ndarray, labels: np.ndarray, look: Callable[[np.ndarray], Found]) -> Nodes:
@@ -136,7 +137,7 @@ CLASSIFICATION = Task(
     rows=rows,
     metrics=metrics,
     differences=differences,
-    right=right,
+    answers=answers,
     nodes_of=nodes_of,
     view=view,
     relations=relations,

@@ -59,7 +59,7 @@ def detection(module: Any, shape: tuple[int, ...]) -> Task:
         rows=rows_of,
         metrics=metrics,
         differences=differences,
-        right=None,
+        answers=None,
         nodes_of=nodes_of,
         view=view,
         relations=relations,

@@ -78,7 +78,7 @@ class Task:
       rows: `(described arrays [N, ...], sources' indices [N], nodes) -> the same, one row a node`.
       metrics: `(predictions, source, indices, labels, the teacher's predictions or None) -> {metric: value}`, in NumPy.
       differences: `(predictions of several runs, labels) -> {measure: [R, R]}`: how far each two of them differ.
-      right: `(predictions, labels) -> [N]`, 1 where an answer is right; None where answers are not right or wrong.
+      answers: `(predictions) -> [N]`, the class of each sample; None where an answer is more than a class.
       nodes_of: `(source, indices, labels, look) -> Nodes`; `look(indices)` gives the teacher's predictions.
       view: `(name, source, nodes, beliefs, k, inside or None) -> features or edges`: those of nodes outside the graph
         lead to, or are normalised as, those `inside`, which are `(nodes, beliefs)`.
@@ -107,7 +107,7 @@ class Task:
     rows: Callable[[Found, np.ndarray, Nodes], Found]
     metrics: Callable[[Found, Any, np.ndarray, np.ndarray, Found | None], dict[str, float | None]]
     differences: Callable[[Sequence[Found], np.ndarray], dict[str, np.ndarray]]
-    right: Callable[[Found, np.ndarray], np.ndarray] | None
+    answers: Callable[[Found], np.ndarray] | None
     nodes_of: Callable[[Any, np.ndarray, np.ndarray, Callable[[np.ndarray], Found]], Nodes]
     view: Callable[[str, Any, Nodes, np.ndarray, int, tuple[Nodes, np.ndarray] | None], np.ndarray | Edges]
     relations: Callable[[Nodes, np.ndarray, int, int], dict[str, Edges]]

@@ -29,6 +29,8 @@ def _differs(results: Results, name: str, a: tuple[int, int], b: tuple[int, int]
 def test_of_one_replicate_every_pair_of_seeds_is_compared(make_run: Callable) -> None:
     results, found = _found(make_run(replicates=1, seeds=(0, 1, 2)), "kd")
     entry = found["seeds"].as_dict()
+    assert entry["churn_over_inputs"]["mean"] == pytest.approx(entry["churn"]["mean"])
+    assert entry["churn_over_inputs"]["low"] < entry["churn"]["mean"] < entry["churn_over_inputs"]["high"]
     expected = [_differs(results, "kd", (0, a), (0, b)) for a, b in combinations(range(3), 2)]
     assert found["replicates"] is None and entry["pairs"] == 3
     assert entry["churn"]["mean"] == pytest.approx(np.mean(expected)) and entry["churn"]["n"] == 3
@@ -41,6 +43,8 @@ def test_of_several_replicates_seeds_are_compared_within_each_and_replicates_at_
     results, found = _found(make_run(replicates=3, seeds=(0, 1)), "kd")
     within = [_differs(results, "kd", (replicate, 0), (replicate, 1)) for replicate in range(3)]
     seeds, replicates = found["seeds"].as_dict(), found["replicates"].as_dict()
+    for entry in (seeds, replicates):
+        assert entry["churn_over_inputs"]["mean"] == pytest.approx(entry["churn"]["mean"])
     assert seeds["churn"] == pytest.approx(evaluate.interval(within)._asdict()) and seeds["pairs"] == 3
     across = [_differs(results, "kd", (a, s), (b, s)) for s in (0, 1) for a, b in combinations(range(3), 2)]
     assert replicates["churn"]["mean"] == pytest.approx(np.mean(across)) and replicates["pairs"] == 6
