@@ -12,7 +12,7 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jkd import changes, digest, files, places
+from jkd import changes, digest, files, places, processes, sharding
 from jkd import config as configs
 from jkd.changes import Allowed, Change
 from jkd.data import DataSet
@@ -106,7 +106,7 @@ def describe(config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None) -> 
                 **{key: plain[key] for key in ("shards", "parallelism") if key in plain},
                 "dtypes": {name: network.dtype for name, network in networks.items()},
             },
-            "environment": describe_environment(mesh),
+            "environment": describe_environment(mesh, _computing(config)),
             "data": {
                 "name": dataset.name,
                 "fingerprint": dataset.fingerprint,
@@ -128,8 +128,16 @@ def same_everywhere(config: ConfigDict, dataset: DataSet) -> dict[str, Any]:
     return {
         "config": configs.as_dict(config),
         "data": dataset.fingerprint,
-        **{key: now[key] for key in ("versions", "xla_flags", "threads", "precision", "jax", "source")},
+        **{key: now[key] for key in ("versions", "xla_flags", "threads", "precision", "jax", "source", "package")},
     }
+
+
+def _computing(config: ConfigDict) -> int:
+    """How many devices work for a run with the elastic reduction, whose mesh does not tell; 0 with another."""
+    if config.reduction != "elastic":
+        return 0
+    here = len(sharding.local_devices(config.devices))
+    return processes.count() * min(here, config.shards // processes.count())  # each process has as many shards
 
 
 def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
@@ -189,8 +197,8 @@ def _merged(workdir: Path, before: dict[str, Any] | None, now: dict[str, Any], a
     edited = source_differences(before["environment"], now["environment"])
     recorded = [change._asdict() for change in (*config, *moved, *edited)]
     environment = now["environment"] if moved or edited else before["environment"]
-    log = before["changes"] + [change for change in recorded if change not in before["changes"]]
-    return digest.signed(now | {"environment": environment, "changes": log})
+    # A setting that went back and forth stands there each time: what a part was made under depends on when.
+    return digest.signed(now | {"environment": environment, "changes": before["changes"] + recorded})
 
 
 def _config_changes(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> list[Change]:

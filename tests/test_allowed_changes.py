@@ -57,8 +57,8 @@ def test_fewer_steps_than_are_done_are_no_change_to_allow(tiny: Any, unfinished:
 
 
 def test_another_environment_computes_nothing_but_reads(tiny: Any, unfinished: Path, monkeypatch: pytest.MonkeyPatch):
-    def elsewhere(mesh: Any = None) -> Any:
-        found = describe_environment(mesh)
+    def elsewhere(*of: Any) -> Any:
+        found = describe_environment(*of)
         return found | {"devices": found["devices"] | {"kind": "another"}}
 
     monkeypatch.setattr(manifest, "describe_environment", elsewhere)
