@@ -54,7 +54,7 @@ class Replayed:
 
     def __str__(self) -> str:
         if self.damaged:
-            return f"{self.part}: damaged. {self.damaged}"
+            return f"{self.part}: damaged. {self.damaged[0].upper()}{self.damaged[1:]}"
         if self.outcome is None:
             return f"{self.part}: not comparable. {' '.join(self.points)}"
         done, parting = self.outcome, self.outcome.parting
