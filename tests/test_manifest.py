@@ -192,6 +192,21 @@ def test_another_source_is_told_and_recorded_with_its_patch(
         assert _open(tmp_path, tiny.config(), dataset) == after
 
 
+def test_digests_of_teachers_and_graphs_are_added_and_the_runs_own_stays(tiny: Any, dataset: DataSet, tmp_path: Path):
+    before = _open(tmp_path, tiny.config(), dataset)
+    for part, result in (("0/teacher", {"params": "a"}), ("0/graph", {"sha256": "b"}), ("1/teacher", {"params": "c"})):
+        files.write_signed(tmp_path / "replicates" / part / "result.json", result)
+    manifest.record_parts(tmp_path)
+    after = files.read_json(tmp_path / "manifest.json")
+    table = {"replicates/0/teacher": "a", "replicates/0/graph": "b", "replicates/1/teacher": "c"}
+    assert after == before | {"parts": digest.signed(table)} and manifest.read(tmp_path)[1] == after
+    assert _open(tmp_path, tiny.config(), dataset) == after
+    assert _open(tmp_path, tiny.config(graph__k=4), dataset, ("graph.k",))["parts"] == after["parts"]
+    files.write_json(tmp_path / "manifest.json", after | {"parts": after["parts"] | {"replicates/0/graph": "other"}})
+    with pytest.raises(UserError, match=r"manifest\.json is not what was saved"):
+        manifest.read(tmp_path)
+
+
 def test_a_manifest_that_was_edited_is_refused(tiny: Any, dataset: DataSet, tmp_path: Path):
     written = _open(tmp_path, tiny.config(), dataset)
     written["config"]["graph"]["k"] = 4

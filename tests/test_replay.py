@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jkd import cli, compress, digest, files, replay, run
+from jkd import cli, compress, digest, files, manifest, replay, run
 from jkd.errors import UserError
 
 LIMIT = 180  # seconds a process may take on a machine with other work
@@ -188,7 +188,7 @@ def test_a_part_that_does_not_say_where_it_was_made_has_the_environment_of_the_m
     _results(folder, made_of={key: it for key, it in made_of.items() if key != "environment"})
     whole = files.read_json(copied / "manifest.json")
     whole["environment"]["versions"]["jax"] = "0.1"
-    files.write_signed(copied / "manifest.json", whole)
+    files.write_json(copied / "manifest.json", manifest.signed(whole))
     first, second = replay.replay(copied, student="kd/0", quiet=True)
     assert (first.code, second.code) == (replay.INCOMPARABLE, replay.SAME)
 
@@ -196,7 +196,7 @@ def test_a_part_that_does_not_say_where_it_was_made_has_the_environment_of_the_m
 def test_fewer_devices_than_the_run_had_are_another_environment(copied: Path):
     whole = files.read_json(copied / "manifest.json")
     whole["config"]["devices"] = 8
-    files.write_signed(copied / "manifest.json", whole)
+    files.write_json(copied / "manifest.json", manifest.signed(whole))
     folder = copied / "replicates/0/students/kd/0"
     made_of = files.read_json(folder / "result.json")["made_of"]
     devices = made_of["environment"]["devices"] | {"count": 8, "mesh": {"data": 8}}
