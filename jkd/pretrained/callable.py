@@ -198,7 +198,7 @@ def _file_of(name: str) -> str | None:
             return None  # to look below a package imports it
         try:
             spec = importlib.util.find_spec(name)
-        except (ImportError, AttributeError, ValueError):
+        except Exception:  # no such module; or its package cannot be imported, which the function will tell
             return None
         path = spec.origin if spec and spec.has_location else None
     return str(Path(path).resolve()) if path and Path(path).is_file() else None
