@@ -13,6 +13,7 @@ from jkd import digest
 from jkd.errors import UserError, did_you_mean
 
 FLAG = "--allow-change"
+ENVIRONMENT = "environment"  # that a part is made in, beside what it is made from
 TEACHER, GRAPH = "digest of the teacher", "digest of the graph"  # what a part calls those it was made from
 # Parts that are there could not be read, or would mean something else: another pool, another network.
 NEVER = (
@@ -106,8 +107,9 @@ class Inputs(str):
     """The digest of what a part is made from, which also knows what that is and how far a checkpoint may differ.
 
     Attributes:
-      made_of: what is digested, JSON-ready; None where nobody kept it.
-      allowed: keys that may differ.
+      made_of: what is digested, JSON-ready, and, not digested, under "environment" what of it moves bits; None where
+        nobody kept it.
+      allowed: keys that may differ. The environment always may: where it must not, the manifest has refused it.
       names: what the user knows the keys of `made_of` by (see `between`).
     """
 
@@ -117,17 +119,19 @@ class Inputs(str):
 
     @classmethod
     def of(cls, made_of: dict[str, Any], allowed: Allowed, names: Mapping[str, str]) -> "Inputs":
-        self = cls(digest.of_json(made_of))
-        self.made_of, self.allowed, self.names = made_of, allowed, names
+        self = cls(digest.of_json({key: value for key, value in made_of.items() if key != ENVIRONMENT}))
+        self.made_of, self.allowed, self.names = made_of, Allowed((*allowed.keys, ENVIRONMENT)), names
         return self
 
     def differences(self, saved: Any) -> list[Change] | None:
         """How what a sidecar or a result holds (`inputs`, `made_of`) differs from this; None where it cannot tell."""
-        if saved.get("inputs") == self:
-            return []
-        if self.made_of is None or not isinstance(saved.get("made_of"), dict):
-            return None
-        return between(saved["made_of"], self.made_of, self.names)
+        same, was, now = saved.get("inputs") == self, saved.get("made_of"), self.made_of
+        if now is None or not isinstance(was, dict):
+            return [] if same else None
+        known = {ENVIRONMENT} if ENVIRONMENT in was and ENVIRONMENT in now else set()  # older versions kept none
+        keys = known if same else (was.keys() | now.keys()) - ({ENVIRONMENT} - known)
+        old, new = ({key: some[key] for key in keys if key in some} for some in (was, now))
+        return between(old, new, self.names)
 
 
 def _named(flat: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

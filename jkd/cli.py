@@ -296,8 +296,8 @@ def _replay(options: argparse.Namespace) -> int:
     from jkd import replay
 
     given = ("workdir", "student", "replicate", "first", "last", "against", "anyway", "quiet")
-    found = replay.replay(**{key: getattr(options, key) for key in given})
-    _say(*map(str, found))
+    asked = {key: getattr(options, key) for key in given}
+    found = replay.replay(**asked, told=lambda each: _say(str(each)))
     return max(each.code for each in found)
 
 

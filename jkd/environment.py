@@ -2,7 +2,7 @@
 
 `describe_environment` is what the manifest holds under "environment"; `compare_environment` says in which points two of
 them cannot be compared bit for bit. The source of jkd is described, too, but changing it is the business of whoever
-changes it: it is recorded and told, never refused.
+changes it: it is recorded and told, never refused. So are the versions of packages that compute nothing.
 """
 
 import functools
@@ -21,7 +21,11 @@ from jax.sharding import Mesh
 from jkd import __version__, changes, digest, xla
 from jkd.changes import Change
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
+# What computes: these move bits. Whatever else jkd requires is recorded besides.
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow"),
+    *("scipy", "tokenizers"),  # neighbours among texts; what a text is to a network
+)
 # Compilers of other devices: recorded where they are installed.
 PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 # Of jax's settings those that change what is computed; of the environment's variables those that compilers read.
@@ -41,32 +45,36 @@ MOST_PATCH = 2**20  # bytes of a patch that are kept
 DIFF = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
 # Instruction sets that XLA's code generator picks code by; the rest of the kernel's list says nothing of arithmetic.
 ISA = re.compile(r"(sse|ssse|avx|fma|bmi|f16c|amx|asimd|neon|sve|sme(?!p)|fphp|bf16|i8mm|dotprod|popcnt|lzcnt|abm)")
+RECORDED = ("threads.pinned", "cpu.model", "cpu.isa_sha256", "devices.seen", "devices.computing")  # and no more
 PLAIN = "plain"  # the reduction whose bits depend on how many devices there are
 
 Environment = dict[str, Any]
 
 
-def describe_environment(mesh: Mesh | None = None) -> Environment:
+def describe_environment(mesh: Mesh | None = None, computing: int = 0) -> Environment:
     """The environment of this process, JSON-ready.
 
     Args:
       mesh: of the run; without one, all devices are taken to be used.
+      computing: how many devices of all processes compute; 0 = those of the mesh.
 
     Returns:
-      versions: of Python, jkd, and the packages that results depend on.
+      versions: of Python, jkd, all that jkd requires, jaxlib, and the plugins that are there.
       xla_flags: in force, sorted, without the number of pretended devices.
       threads: `pool`, the size of XLA's pool on CPU, and `pinned`, what the variable NPROC says, or None.
       cpu: `model`, `machine`, `isa` (instruction sets that arithmetic is compiled for) and its digest.
       devices: `platform`, `kind`, `runtime` (the driver's version), `seen` (by jax), `count` (in the mesh),
-        `processes`, and `mesh` (axis -> size; `{}` without one). With the elastic reduction the mesh has one device,
-        and others work for it.
+        `processes`, `mesh` (axis -> size; `{}` without one), and `computing`: with the elastic reduction the mesh has
+        one device, and others work for it.
       jax: settings of jax that change what is computed.
       variables: of the environment, that compilers of accelerators read; those that are set.
       precision: jax's defaults: `matmul`, `x64`, `random` (generator), `partitionable`.
       source: `commit` and `patch` (see `source`), or None.
+      package: SHA-256 of jkd's Python files (see `package_digest`).
     """
     device = mesh.devices.flat[0] if mesh else jax.devices()[0]
     of_source, setting = source(), lambda name: getattr(jax.config, f"jax_{name}")
+    count = int(mesh.devices.size) if mesh else jax.device_count()
     return {
         "versions": versions(),
         "xla_flags": xla.flags(),
@@ -77,7 +85,8 @@ def describe_environment(mesh: Mesh | None = None) -> Environment:
             "kind": device.device_kind,
             "runtime": "" if device.platform == "cpu" else str(device.client.platform_version),
             "seen": jax.device_count(),
-            "count": int(mesh.devices.size) if mesh else jax.device_count(),
+            "count": count,
+            "computing": computing or count,
             "processes": jax.process_count(),
             "mesh": {str(axis): int(size) for axis, size in mesh.shape.items()} if mesh else {},
         },
@@ -90,7 +99,19 @@ def describe_environment(mesh: Mesh | None = None) -> Environment:
             "partitionable": bool(setting("threefry_partitionable")),
         },
         "source": of_source and {key: value for key, value in of_source.items() if key != "text"},
+        "package": package_digest(),
     }
+
+
+def of_bits(environment: Environment, reduction: str = PLAIN) -> Environment:
+    """What of an environment moves bits: groups of plain values, which a part keeps with its result."""
+
+    def kept(name: str, group: Any) -> Any:
+        if not isinstance(group, dict):
+            return group
+        return {key: value for key, value in group.items() if _matters(f"{name}.{key}", reduction)}
+
+    return {name: kept(name, group) for name, group in environment.items() if _matters(name, reduction)}
 
 
 def compare_environment(old: Environment, new: Environment, reduction: str = PLAIN) -> list[str]:
@@ -105,17 +126,24 @@ def compare_environment(old: Environment, new: Environment, reduction: str = PLA
 def differences(old: Environment, new: Environment, reduction: str = PLAIN) -> list[Change]:
     """What `compare_environment` says, as keys below `environment.` with both values."""
     unknown_mesh = not all(some.get("devices", {}).get("mesh") for some in (old, new))
+    # A package of these is always there: without its version, whoever wrote that did not look.
+    listed = [some.get("versions", {}) for some in (old, new)]
+    unknown = {f"versions.{name}" for name in PACKAGES if not all(name in versions for versions in listed)}
     return [
         Change(f"environment.{change.key}", change.old, change.new)
         for change in changes.between(old, new)
-        if _matters(change.key, reduction) and not (unknown_mesh and change.key.startswith("devices.mesh"))
+        if _matters(change.key, reduction)
+        and change.key not in unknown
+        and not (unknown_mesh and change.key.startswith("devices.mesh"))
     ]
 
 
 def source_differences(old: Environment, new: Environment) -> list[Change]:
-    """How the source of jkd differs: `environment.source`, as one change, or nothing."""
-    was, now = old.get("source"), new.get("source")
-    return [Change("environment.source", was, now)] if was != now else []
+    """How the source of jkd differs: `environment.source`, as one change, and `environment.package`; or not at all."""
+    found = [Change("environment.source", old.get("source"), new.get("source"))]
+    if "package" in old and "package" in new:
+        found.append(Change("environment.package", old["package"], new["package"]))
+    return [change for change in found if change.old != change.new]
 
 
 def sentence(change: Change) -> str:
@@ -141,15 +169,26 @@ def sentence(change: Change) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
+    """Versions of Python, of the packages that results depend on, and of all others that jkd requires."""
     found = {"python": platform.python_version(), "jkd": __version__}
-    for package in (*PACKAGES, *PLUGINS):
+    for package in (*PACKAGES, *PLUGINS, *required()):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            if package in PACKAGES:
+            if package not in PLUGINS:
                 found[package] = "not installed as a package"
     return found
+
+
+@functools.cache
+def required() -> tuple[str, ...]:
+    """Names of the packages that jkd requires without extras; none where jkd itself is not installed."""
+    try:
+        listed = metadata.requires("jkd") or []
+    except metadata.PackageNotFoundError:
+        return ()
+    names = (re.match(r"[\w.-]+", each) for each in listed if "extra ==" not in each)
+    return tuple(re.sub(r"[-_.]+", "-", name[0]).lower() for name in names if name)
 
 
 def threads() -> dict[str, int | None]:
@@ -177,6 +216,14 @@ def cpu() -> dict[str, Any]:
         pass
     listed = sorted(isa)
     return {"model": model, "machine": platform.machine(), "isa": listed, "isa_sha256": digest.of_json(listed)}
+
+
+@functools.cache
+def package_digest(package: Path | None = None) -> str:
+    """SHA-256 over the Python files of a package, that of jkd: relative path and bytes of each, sorted by path."""
+    package = package or Path(__file__).resolve().parent
+    found = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    return digest.of_bytes(*(part for name in sorted(found) for part in (name.encode(), found[name].read_bytes())))
 
 
 @functools.cache
@@ -234,8 +281,10 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
 
 
 def _matters(key: str, reduction: str) -> bool:
-    if key.startswith("source") or key in ("threads.pinned", "cpu.model", "cpu.isa_sha256", "devices.seen"):
+    if key.startswith(("source", "package")) or key in RECORDED:
         return False
+    if key.startswith("versions."):
+        return key.removeprefix("versions.") in ("python", "jkd", *PACKAGES, *PLUGINS)
     layout = key in ("devices.count", "devices.processes") or key.startswith("devices.mesh")
     return reduction == PLAIN or not layout
 

@@ -39,6 +39,10 @@ class Locked(UserError):
     """Another process is working on the same part of a run."""
 
 
+class Damaged(UserError):
+    """A file of a run is not what was written: its bytes are not what a digest of them says, or cannot be read."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the nearest of `known`, or, where none is near, what there is."""
     known = sorted(known)

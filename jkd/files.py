@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 
 from jkd import digest, places, processes
-from jkd.errors import Locked, UserError
+from jkd.errors import Damaged, Locked, UserError
 from jkd.places import Path
 
 HOST = socket.gethostname()
@@ -130,10 +130,10 @@ def write_signed(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_signed(path: Path) -> Any:
-    """Reads what `write_signed` wrote; one that is not what was saved is a `UserError` that names it."""
+    """Reads what `write_signed` wrote; one that is not what was saved is a `Damaged` that names it."""
     value = read_json(path)
     if isinstance(value, dict) and value and value != digest.signed(value):
-        raise UserError(f"{path} is damaged: it is not what its digest says. Delete its folder to make it again.")
+        raise Damaged(f"{path} is damaged: it is not what its digest says. Delete its folder to make it again.")
     return value
 
 
@@ -147,9 +147,9 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}). Check it and its permissions.") from None
     except RecursionError:
-        raise UserError(f"{path} is not valid JSON (nested too deeply). Delete it and run again.") from None
+        raise Damaged(f"{path} is not valid JSON (nested too deeply). Delete it and run again.") from None
     except ValueError as error:  # of the encoding, the syntax, or a number of thousands of digits
-        raise UserError(f"{path} is not valid JSON ({error}). Delete it and run again.") from None
+        raise Damaged(f"{path} is not valid JSON ({error}). Delete it and run again.") from None
 
 
 def _number(text: str) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jkd import changes, digest, files, places
+from jkd import changes, digest, files, places, processes, sharding
 from jkd import config as configs
 from jkd.changes import Allowed, Change
 from jkd.data import DataSet
@@ -90,8 +90,7 @@ def open_run(
 def describe(config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None) -> dict[str, Any]:
     """The manifest of a run that begins here and now.
 
-    The teacher's and the graph's digests are not in it, for they are known only when these are made: each part's
-    `result.json` holds what it was made from, and `jkd report` gathers all of them in `summary.json` under "parts".
+    The digests of teachers and graphs come later, for they are known only when these are made: see `record_parts`.
     """
     plain = configs.as_dict(config)
     networks = {"teacher": config.teacher} | {f"students.{name}": student for name, student in config.students.items()}
@@ -106,7 +105,7 @@ def describe(config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None) -> 
                 **{key: plain[key] for key in ("shards", "parallelism") if key in plain},
                 "dtypes": {name: network.dtype for name, network in networks.items()},
             },
-            "environment": describe_environment(mesh),
+            "environment": describe_environment(mesh, _computing(config)),
             "data": {
                 "name": dataset.name,
                 "fingerprint": dataset.fingerprint,
@@ -122,14 +121,47 @@ def describe(config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None) -> 
     )
 
 
+def record_parts(workdir: Path) -> None:
+    """Writes into `manifest.json`, under "parts", the digest of every teacher and graph that is finished.
+
+    The table has a digest of its own, and the manifest's is of all but it: what a run is does not change when a part
+    of it is made. What a part was made from stands in its `result.json`.
+    """
+    with files.lock(workdir, "the manifest", wait=True):
+        before = _saved(workdir)
+        found: dict[str, Any] = {}
+        for what, key in (("teacher", "params"), ("graph", "sha256")):
+            for path in workdir.glob(f"replicates/*/{what}/result.json"):
+                result = files.read_signed(path)
+                if isinstance(result, dict) and key in result:
+                    found[path.parent.relative_to(workdir).as_posix()] = result[key]
+        whole = before | {"parts": digest.signed(found)}
+        if whole != before:
+            files.write_json(workdir / "manifest.json", whole)
+
+
+def signed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with its digest, which is of all but the table of parts."""
+    parts = {key: manifest[key] for key in ("parts",) if key in manifest}
+    return digest.signed({key: value for key, value in manifest.items() if key not in parts}) | parts
+
+
 def same_everywhere(config: ConfigDict, dataset: DataSet) -> dict[str, Any]:
     """What several processes that compute one run must have in common."""
     now = describe_environment()
     return {
         "config": configs.as_dict(config),
         "data": dataset.fingerprint,
-        **{key: now[key] for key in ("versions", "xla_flags", "threads", "precision", "jax", "source")},
+        **{key: now[key] for key in ("versions", "xla_flags", "threads", "precision", "jax", "source", "package")},
     }
+
+
+def _computing(config: ConfigDict) -> int:
+    """How many devices work for a run with the elastic reduction, whose mesh does not tell; 0 with another."""
+    if config.reduction != "elastic":
+        return 0
+    here = len(sharding.local_devices(config.devices))
+    return processes.count() * min(here, config.shards // processes.count())  # each process has as many shards
 
 
 def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
@@ -160,7 +192,8 @@ def _saved(workdir: Path) -> dict[str, Any]:
         isinstance(manifest.get(key), dict) for key in ("config", "environment", "data")
     ):
         raise UserError(f"{path} is not a manifest of jkd. Choose another --workdir.")
-    if digest.signed(manifest) != manifest:
+    parts = manifest.get("parts", {"digest": digest.of_json({})})
+    if signed(manifest) != manifest or not isinstance(parts, dict) or digest.signed(parts) != parts:
         raise UserError(f"{path} is not what was saved: its digest differs. Copy it anew, or choose another --workdir.")
     return manifest
 
@@ -189,8 +222,9 @@ def _merged(workdir: Path, before: dict[str, Any] | None, now: dict[str, Any], a
     edited = source_differences(before["environment"], now["environment"])
     recorded = [change._asdict() for change in (*config, *moved, *edited)]
     environment = now["environment"] if moved or edited else before["environment"]
-    log = before["changes"] + [change for change in recorded if change not in before["changes"]]
-    return digest.signed(now | {"environment": environment, "changes": log})
+    # A setting that went back and forth stands there each time: what a part was made under depends on when.
+    made = {"environment": environment, "changes": before["changes"] + recorded}
+    return signed(now | made | {key: before[key] for key in ("parts",) if key in before})
 
 
 def _config_changes(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> list[Change]:

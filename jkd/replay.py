@@ -1,24 +1,30 @@
 """The verb `replay`: a part of a run is trained again, and held against what it did the first time.
 
-Nothing of the part is changed; what was found is left beside it as `replay.json`, which the report shows.
+Nothing of the part is changed; what was found is left beside it as `replay.json`, which the report shows. What stands
+in the way of one part is found of that part, and the others go on.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from jkd import build, changes, compress, files, manifest, parts, places
+import jax
+from ml_collections import ConfigDict
+
+from jkd import build, changes, files, manifest, parts, places
 from jkd.build import Session
 from jkd.data import make_split
-from jkd.environment import compare_environment, describe_environment, source_differences
-from jkd.errors import UserError
-from jkd.parts import Place, Training
+from jkd.environment import Environment, compare_environment, describe_environment, source_differences
+from jkd.errors import Damaged, UserError
+from jkd.parts import Place
 from jkd.places import Path
 from jkd.progress import RunProgress
 from jkd.train import checkpoint, record
 from jkd.train.rerun import NotComparable, Outcome, Stored, rerun
 
 SAME, DIVERGED, INCOMPARABLE = 0, 3, 4  # exit codes
+NOTES = {SAME: "the same", DIVERGED: "differs", INCOMPARABLE: "not comparable"}
 FILE = "replay.json"
 
 
@@ -30,19 +36,25 @@ class Replayed:
       part: `replicate I NAME/SEED`, or `replicate I teacher`.
       outcome: of running it again; None where that could show nothing, as `points` say.
       points: in what the environment or the source is not that of the run, or why nothing can be said.
+      damaged: which file is not what was written, where one is not: it has diverged from its digest.
     """
 
     part: str
     outcome: Outcome | None
     points: tuple[str, ...] = ()
+    damaged: str = ""
 
     @property
     def code(self) -> int:
+        if self.damaged:
+            return DIVERGED
         if self.outcome is None:
             return INCOMPARABLE
         return DIVERGED if self.outcome.parting else SAME
 
     def __str__(self) -> str:
+        if self.damaged:
+            return f"{self.part}: damaged. {self.damaged[0].upper()}{self.damaged[1:]}"
         if self.outcome is None:
             return f"{self.part}: not comparable. {' '.join(self.points)}"
         done, parting = self.outcome, self.outcome.parting
@@ -70,6 +82,7 @@ def replay(
     against: str | Path = "",
     anyway: bool = False,
     quiet: bool = False,
+    told: Callable[[Replayed], None] | None = None,
 ) -> list[Replayed]:
     """Trains parts of a run again and compares every step with the record.
 
@@ -82,9 +95,10 @@ def replay(
       against: the workdir of another run of the same config, to compare with its record instead.
       anyway: compare even where the environment differs in what bits depend on.
       quiet: no progress.
+      told: each part as soon as it is found.
 
     Raises:
-      UserError: when there is nothing to run again, or it is no longer what it was.
+      UserError: for a mistake in what is asked for, or where the run as a whole cannot be read or is on other data.
     """
     workdir = places.path_of(workdir)
     other = places.path_of(against) if against else workdir
@@ -93,18 +107,12 @@ def replay(
         raise UserError(f"--from={first} --to={last}: expected steps from 0 on, the second behind the first.")
     if replicate is not None and not 0 <= replicate < config.replicates:
         raise UserError(f"--replicate: expected 0 to {config.replicates - 1}, got {replicate}.")
-    session = build.open_session(config)
+    session = _open(config)
     manifest.check_data(workdir, saved, session.dataset)
     try:
         theirs = manifest.read(other)[1]["environment"]
     except UserError as error:
         raise UserError(str(error).replace("--workdir", "--against" if against else "--workdir")) from None
-    here = describe_environment(session.mesh)
-    points = tuple(compare_environment(theirs, here, config.reduction))
-    if points and not anyway:
-        return [Replayed(str(other), None, points)]
-    if source_differences(theirs, here):
-        points = (*points, "The source of jkd is not that of the run.")
     allowed = changes.Allowed().with_recorded(saved["changes"])
     indices = range(config.replicates) if replicate is None else [replicate]
     wanted = [
@@ -114,22 +122,85 @@ def replay(
     ]
     if not wanted:
         raise UserError(f"{other} holds no record of {student or 'any part'}. Only what was trained there has one.")
-    done = []
+    _check_range([source.part(part) for _, source, part in wanted], first, last)
+    again, done = _Again(session, theirs, first, last, anyway), []
     with RunProgress(len(wanted), quiet) as progress:
         for place, source, part in wanted:
             label = f"replicate {place.replicate} {part}"
             progress.start(label)
-            split = make_split(session.dataset, config.data, place.replicate)
-            training = parts.training_again(session, split, place, part)
-            try:
-                _check_inputs(place.part(part), source.part(part))
-                found = Replayed(label, _rerun(training, source.part(part), first, last, progress), points)
-            except NotComparable as error:
-                found = Replayed(label, None, (str(error),))
-            files.write_json(place.part(part) / FILE, _plain(found, against, record.chain_of(source.part(part))))
-            progress.finish({SAME: "the same", DIVERGED: "differs"}.get(found.code, "not comparable"))
+            found = again.part(label, place, source, part, progress)
+            if found.outcome or found.damaged:
+                files.write_json(place.part(part) / FILE, _plain(found, against, _chain(source.part(part))))
+            progress.finish(NOTES[found.code] if not found.damaged else "damaged")
             done.append(found)
+            if told:
+                with progress.aside():
+                    told(found)
     return done
+
+
+@dataclass(frozen=True)
+class _Again:
+    """How parts are run again.
+
+    Attributes:
+      session: of the run.
+      environment: as its manifest has it, for parts that do not say in which they were made.
+      first, last, anyway: as `replay` was given them.
+    """
+
+    session: Session
+    environment: Environment
+    first: int
+    last: int
+    anyway: bool
+
+    def part(self, label: str, place: Place, source: Place, part: str, progress: RunProgress) -> Replayed:
+        """What is found of a part at `place` by the record at `source`, whatever is wrong with it."""
+        config, folder = self.session.config, source.part(part)
+        here = describe_environment(self.session.mesh)
+        try:
+            made_in = made_of(folder)[0].get(changes.ENVIRONMENT) or self.environment
+            points = tuple(compare_environment(made_in, here, config.reduction))
+            if points and not self.anyway:
+                return Replayed(label, None, points)
+            if source_differences(self.environment, here):
+                points = (*points, "The source of jkd is not that of the run.")
+            _check_inputs(place.part(part), folder)
+            final = _final(folder)
+            training = parts.training_again(
+                self.session, make_split(self.session.dataset, config.data, place.replicate), place, part
+            )
+            stored = Stored(folder / "checkpoints", training.init(), final)
+            setup = replace(training.setup, progress=progress.step)
+            return Replayed(label, rerun(setup, record.read(folder), stored, self.first, self.last), points)
+        except Damaged as error:
+            return Replayed(label, None, damaged=str(error))
+        except (NotComparable, UserError, OSError) as error:
+            return Replayed(label, None, (str(error),))
+
+
+def _open(config: ConfigDict) -> Session:
+    """The session of a run, on the devices that are here where it had more: whether that matters is compared."""
+    try:
+        return build.open_session(config)
+    except UserError:
+        if config.devices <= jax.device_count():
+            raise
+        with config.unlocked():
+            config.devices = 0
+        return build.open_session(config)
+
+
+def _check_range(folders: list[Path], first: int, last: int) -> None:
+    """Refuses steps that none of the parts has."""
+    lengths = []
+    for folder in folders if first or last else ():
+        with contextlib.suppress(Damaged):  # found when it is its turn
+            lengths.append(len(record.read(folder).rows))
+    longest = max(lengths, default=0)
+    if lengths and (first >= longest or last > longest):
+        raise UserError(f"--from={first} --to={last}: out of range, the record has the steps from 0 to {longest}.")
 
 
 def _parts(session: Session, place: Place, student: str) -> Iterator[str]:
@@ -142,18 +213,28 @@ def _parts(session: Session, place: Place, student: str) -> Iterator[str]:
             yield part
 
 
-def _rerun(training: Training, folder: Path, first: int, last: int, progress: RunProgress) -> Outcome:
+def _final(folder: Path) -> tuple[int, Any] | None:
+    """The last step of a finished part and the variables it left, as they were written; None of an unfinished one."""
     finished = folder / "result.json"
-    final = None
-    if finished.exists():
-        result = files.read_signed(finished)
-        if not isinstance(result, dict) or not isinstance(result.get("steps"), int):
-            raise UserError(f"{finished} is not the result of a part.")
-        if result.get("chain") != record.chain_of(folder):
-            raise NotComparable(f"The record is not the one that {finished} names by its chain.")
-        final = (result["steps"], compress.load_variables(folder / "variables.safetensors"))
-    stored = Stored(folder / "checkpoints", training.init(), final)
-    return rerun(replace(training.setup, progress=progress.step), record.read(folder), stored, first, last)
+    if not finished.exists():
+        return None
+    result = files.read_signed(finished)
+    if not isinstance(result, dict) or not isinstance(result.get("steps"), int) or "params" not in result:
+        raise UserError(f"{finished} is not the result of a part.")
+    variables = parts.read_variables(folder, result)
+    if result.get("chain") != record.chain_of(folder):
+        raise NotComparable(f"The record is not the one that {finished} names by its chain.")
+    return result["steps"], variables
+
+
+def _chain(folder: Path) -> str:
+    """What tells the record of a part: its chain, or, where it is damaged, the one that the result names."""
+    try:
+        return record.chain_of(folder)
+    except UserError:
+        with contextlib.suppress(UserError):
+            return str(files.read_json(folder / "result.json")["chain"])
+        return ""
 
 
 def _check_inputs(folder: Path, other: Path) -> None:
@@ -161,7 +242,8 @@ def _check_inputs(folder: Path, other: Path) -> None:
     ours, theirs = made_of(folder), made_of(other)
     for changed in (*ours[1], *theirs[1]):
         raise NotComparable(f"Its {changed['key']} changed at step {changed['step']}: no config makes it again.")
-    if ours[0] and theirs[0] and (unlike := changes.between(theirs[0], ours[0])):
+    old, new = ({key: it for key, it in some[0].items() if key != changes.ENVIRONMENT} for some in (theirs, ours))
+    if old and new and (unlike := changes.between(old, new)):
         raise NotComparable(f"It was made from something else: {changes.listed(unlike)}.")
 
 
@@ -170,7 +252,7 @@ def made_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     newest = checkpoint.steps(folder / "checkpoints")[-1:]
     for path in (folder / "result.json", *(folder / "checkpoints" / f"{step}.json" for step in newest)):
         if path.exists():
-            said = files.read_json(path)
+            said = files.read_signed(path) if path.name == "result.json" else files.read_json(path)
             if isinstance(said, dict):
                 return said.get("made_of") or {}, said.get("changes") or []
     return {}, []

@@ -85,6 +85,7 @@ def distill(
             parts.make_student(session, *made_of, progress, wait=True)
     if only or replicate is not None or not processes.first():
         return None
+    manifest.record_parts(workdir)
     return reports.write_report(workdir, session.dataset, _first_graph(workdir))
 
 
@@ -94,6 +95,7 @@ def report(workdir: str | Path) -> dict[str, Any]:
     config, saved = manifest.read(workdir)
     dataset = open_dataset(config.data)
     manifest.check_data(workdir, saved, dataset)
+    manifest.record_parts(workdir)
     return reports.write_report(workdir, dataset, _first_graph(workdir))
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from jkd import cli, files, manifest, parts, run
+from jkd import cli, digest, files, manifest, parts, run
 from jkd.environment import describe_environment
 from jkd.errors import UserError
+from jkd.parts import part
 
 KD = {"objective": {"cross_entropy": 0.1, "kd": 0.9}}
 CHANGE = {"key": "students.kd.train.batch", "old": 16, "new": 8}
@@ -57,11 +58,12 @@ def test_fewer_steps_than_are_done_are_no_change_to_allow(tiny: Any, unfinished:
 
 
 def test_another_environment_computes_nothing_but_reads(tiny: Any, unfinished: Path, monkeypatch: pytest.MonkeyPatch):
-    def elsewhere(mesh: Any = None) -> Any:
-        found = describe_environment(mesh)
+    def elsewhere(*of: Any) -> Any:
+        found = describe_environment(*of)
         return found | {"devices": found["devices"] | {"kind": "another"}}
 
-    monkeypatch.setattr(manifest, "describe_environment", elsewhere)
+    for module in (manifest, part):
+        monkeypatch.setattr(module, "describe_environment", elsewhere)
     with pytest.raises(
         UserError, match=r"The devices' kind was 'cpu' and is 'another'\. .*=environment\.devices\.kind"
     ):
@@ -70,6 +72,15 @@ def test_another_environment_computes_nothing_but_reads(tiny: Any, unfinished: P
     run.distill(tiny.config(), unfinished, only="kd", quiet=True, allow_change=["environment.devices"])
     (change,) = files.read_json(unfinished / "manifest.json")["changes"]
     assert change == {"key": "environment.devices.kind", "old": "cpu", "new": "another"}
+    resumed, finished = (
+        files.read_json(parts.Place(unfinished, 0).student("kd", seed) / "result.json") for seed in (0, 1)
+    )
+    assert resumed["changes"] == [{"step": 20} | change] and "changes" not in finished
+    kinds = [result["made_of"]["environment"]["devices"]["kind"] for result in (resumed, finished)]
+    assert kinds == ["another", "cpu"] and resumed["inputs"] == digest.of_json(
+        {key: value for key, value in resumed["made_of"].items() if key != "environment"}
+    )
+    assert resumed["environment"] == digest.of_json(resumed["made_of"]["environment"]) != finished["environment"]
 
 
 @pytest.mark.parametrize("verb", [["distill"], ["graph", "build"]])

@@ -37,6 +37,7 @@ def test_it_says_where_this_is(here: dict[str, Any]):
         "runtime": "",
         "seen": jax.device_count(),
         "count": 2,
+        "computing": 2,
         "processes": 1,
         "mesh": dict(sharding.make_mesh(2).shape),
     }
@@ -84,7 +85,11 @@ def test_how_many_there_are_matters_in_the_plain_reduction_only(here: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("path", "value"), [("cpu/model", "another"), ("devices/seen", 64), ("threads/pinned", 4), ("devices/mesh", {})]
+    ("path", "value"),
+    [
+        *(("cpu/model", "another"), ("devices/seen", 64), ("devices/computing", 8), ("threads/pinned", 4)),
+        *(("devices/mesh", {}), ("versions/rich", "0.1"), ("package", "another")),
+    ],
 )
 def test_what_is_only_recorded_does_not_matter(here: dict[str, Any], path: str, value: Any):
     assert not compare_environment(here, _with(here, path, value))
@@ -95,6 +100,48 @@ def test_another_source_is_told_but_comparable(here: dict[str, Any]):
     assert not compare_environment(here, moved)
     assert [change.key for change in source_differences(here, moved)] == ["environment.source"]
     assert not source_differences(here, here)
+
+
+def test_every_package_that_is_required_is_recorded(here: dict[str, Any]):
+    named = {"jax", "jaxlib", "tokenizers", "scipy", "rich", "tensorboardx", "etils", "ml-collections"}
+    assert named <= here["versions"].keys() and "ruff" not in here["versions"]
+
+
+def test_a_version_that_nobody_looked_for_is_no_difference_but_a_plugin_that_came_is(here: dict[str, Any]):
+    older = _with(here, "versions", {name: it for name, it in here["versions"].items() if name != "tokenizers"})
+    assert not compare_environment(older, here)
+    assert compare_environment(here, _with(here, "versions/libtpu", "1")) == [
+        "The version of libtpu was absent and is '1'."
+    ]
+
+
+def test_what_moves_bits_is_compared_alone_as_in_the_whole(here: dict[str, Any]):
+    kept = environment.of_bits(here)
+    assert compare_environment(kept, here) == [] and not {"source", "package"} & kept.keys()
+    assert "rich" not in kept["versions"] and "model" not in kept["cpu"] and kept["devices"]["count"] == 2
+    assert compare_environment(kept, _with(here, "threads/pool", 96))
+    assert "count" not in environment.of_bits(here, "elastic")["devices"]
+
+
+def test_the_package_has_a_digest_without_git(tmp_path: Path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder in (first, second):
+        (folder / "below").mkdir(parents=True)
+        (folder / "below" / "one.py").write_text("a = 1\n")
+        (folder / "notes.txt").write_text(str(folder))
+    assert environment.package_digest(first) == environment.package_digest(second)
+    environment.package_digest.cache_clear()
+    before = environment.package_digest(first)
+    environment.package_digest.cache_clear()
+    (first / "below" / "one.py").rename(first / "one.py")
+    assert environment.package_digest(first) != before
+
+
+def test_another_package_is_told_where_both_are_known(here: dict[str, Any]):
+    moved = _with(here, "package", "another")
+    assert [change.key for change in source_differences(here, moved)] == ["environment.package"]
+    older = {key: value for key, value in here.items() if key != "package"}
+    assert not source_differences(older, moved)
 
 
 @pytest.mark.parametrize(("given", "pool"), [("7", 7), ("1", 4), ("", None), ("many", None)])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jkd import config as configs
-from jkd import digest, files, manifest
+from jkd import digest, files, manifest, sharding
 from jkd.data import DataSet, open_dataset
 from jkd.environment import describe_environment
 from jkd.errors import UserError
@@ -96,6 +96,23 @@ def test_an_allowed_change_is_recorded_and_from_then_on_the_runs(tiny: Any, data
         _open(tmp_path, tiny.config(graph__k=5, teacher__train__batch=8), dataset)
 
 
+def test_a_setting_that_goes_back_and_forth_is_recorded_each_time(tiny: Any, dataset: DataSet, tmp_path: Path):
+    for k in (8, 4, 8, 4):
+        written = _open(tmp_path, tiny.config(graph__k=k), dataset, ("graph.k",))
+        assert _open(tmp_path, tiny.config(graph__k=k), dataset) == written
+    assert [(change["old"], change["new"]) for change in written["changes"]] == [(8, 4), (4, 8), (8, 4)]
+
+
+def test_the_devices_that_compute_for_an_elastic_run_are_counted(tiny: Any, dataset: DataSet):
+    def devices(**changes: Any) -> dict[str, Any]:
+        config = configs.resolve(tiny.config(reduction="elastic", **changes))
+        return manifest.describe(config, dataset, sharding.one_device())["environment"]["devices"]
+
+    there = devices(devices=0, shards=8)
+    assert (there["count"], there["mesh"], there["computing"]) == (1, {"data": 1}, 4)
+    assert devices(devices=0, shards=2)["computing"] == 2 and devices(devices=3, shards=8)["computing"] == 3
+
+
 @pytest.mark.parametrize("changes", [{"data__pool": 100}, {"teacher__width": 8}, {"graph__views": ("teacher",)}])
 def test_what_parts_could_not_be_read_with_can_never_change(
     tiny: Any, dataset: DataSet, tmp_path: Path, changes: dict[str, Any]
@@ -118,8 +135,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the next environments differ: `elsewhere(**{"versions.jax": "9"})`."""
 
     def move(**changes: Any) -> None:
-        def described(mesh: Any = None) -> Any:
-            found = describe_environment(mesh)
+        def described(*of: Any) -> Any:
+            found = describe_environment(*of)
             for path, value in changes.items():
                 group, _, key = path.partition(".")
                 found[group] = {**found[group], key: value} if key else value
@@ -173,6 +190,21 @@ def test_another_source_is_told_and_recorded_with_its_patch(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert _open(tmp_path, tiny.config(), dataset) == after
+
+
+def test_digests_of_teachers_and_graphs_are_added_and_the_runs_own_stays(tiny: Any, dataset: DataSet, tmp_path: Path):
+    before = _open(tmp_path, tiny.config(), dataset)
+    for part, result in (("0/teacher", {"params": "a"}), ("0/graph", {"sha256": "b"}), ("1/teacher", {"params": "c"})):
+        files.write_signed(tmp_path / "replicates" / part / "result.json", result)
+    manifest.record_parts(tmp_path)
+    after = files.read_json(tmp_path / "manifest.json")
+    table = {"replicates/0/teacher": "a", "replicates/0/graph": "b", "replicates/1/teacher": "c"}
+    assert after == before | {"parts": digest.signed(table)} and manifest.read(tmp_path)[1] == after
+    assert _open(tmp_path, tiny.config(), dataset) == after
+    assert _open(tmp_path, tiny.config(graph__k=4), dataset, ("graph.k",))["parts"] == after["parts"]
+    files.write_json(tmp_path / "manifest.json", after | {"parts": after["parts"] | {"replicates/0/graph": "other"}})
+    with pytest.raises(UserError, match=r"manifest\.json is not what was saved"):
+        manifest.read(tmp_path)
 
 
 def test_a_manifest_that_was_edited_is_refused(tiny: Any, dataset: DataSet, tmp_path: Path):

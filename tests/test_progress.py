@@ -76,6 +76,20 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch):
     assert "parts" in stream.getvalue() and "2/2" in stream.getvalue()
 
 
+def test_what_is_printed_aside_goes_where_it_was_meant_to(monkeypatch: pytest.MonkeyPatch):
+    stream, said = _Stream(terminal=True), _Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stdout", said)
+    monkeypatch.setenv("TERM", "xterm")
+    with RunProgress(1) as bar:
+        bar.start("teacher")
+        with bar.aside():
+            print("what was found")
+        bar.finish("done")
+    assert said.getvalue() == "what was found\n" and "what was found" not in stream.getvalue()
+    assert "1/1" in stream.getvalue()
+
+
 @pytest.mark.parametrize("stream", [_Stream(fails=BrokenPipeError), _Stream(fails=ValueError), None])
 def test_nobody_reading_does_not_stop_a_run(monkeypatch: pytest.MonkeyPatch, stream: Any):
     monkeypatch.setattr(sys, "stderr", stream)

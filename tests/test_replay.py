@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jkd import digest, files, replay, run
+from jkd import cli, compress, digest, files, manifest, replay, run
 from jkd.errors import UserError
 
 LIMIT = 180  # seconds a process may take on a machine with other work
@@ -73,6 +73,9 @@ def test_final_variables_that_are_others_are_told_by_value(copied: Path):
     name = next(key for key in arrays if key.endswith("hidden0/bias"))
     arrays[name] = np.nextafter(arrays[name], np.float32(np.inf))
     files.write_arrays(folder / "variables.safetensors", arrays)
+    result = files.read_json(folder / "result.json")
+    read = compress.load_variables(folder / "variables.safetensors")
+    files.write_signed(folder / "result.json", result | {"params": digest.of_tree(read)})
     (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
     parting = found.outcome and found.outcome.parting
     assert parting and (parting.step, parting.stage, parting.seen_at) == (40, "update", 40)
@@ -118,6 +121,8 @@ def test_another_environment_is_named_and_not_compared(tiny: Any, copied: Path):
         ({"against": Path("nowhere")}, "--against: there is no folder"),
         ({"first": 5, "last": 3}, "the second behind the first"),
         ({"last": -1}, "from 0 on"),
+        ({"first": 100}, "--from=100 --to=0: out of range, the record has the steps from 0 to 40"),
+        ({"last": 41}, "--to=41: out of range"),
     ],
 )
 def test_mistakes_are_one_message(copied: Path, given: dict[str, Any], words: str):
@@ -125,10 +130,76 @@ def test_mistakes_are_one_message(copied: Path, given: dict[str, Any], words: st
         replay.replay(**({"workdir": copied, "quiet": True} | given))
 
 
-def test_a_teacher_that_is_another_is_refused(copied: Path):
+def _results(folder: Path, **changes: Any) -> None:
+    files.write_signed(folder / "result.json", files.read_json(folder / "result.json") | changes)
+
+
+def _flip(path: Path) -> None:
+    """One bit of the last byte."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_part_that_cannot_be_run_again_keeps_no_other_from_it(copied: Path, capsys: pytest.CaptureFixture[str]):
+    students = copied / "replicates/0/students"
+    made_of = files.read_json(students / "kd/0/result.json")["made_of"]
+    _results(students / "kd/0", made_of=made_of | {"teacher": "0" * 64})
+    _flip(students / "kd/1/variables.safetensors")
+    (students / "cross_entropy/0/result.json").write_text("{")
+    _flip(students / "cross_entropy/1/checksums.bin")
+    for name in ("0", "1"):
+        (students / "knowledge_graph" / name / "checksums.json").unlink()
+    assert cli.main(["replay", f"--workdir={copied}", "--replicate=0", "--quiet"]) == replay.INCOMPARABLE
+    teacher, damaged, record, another, flipped = capsys.readouterr().out.splitlines()
+    assert teacher.startswith("replicate 0 teacher: the same from step 0 to 40")
+    assert damaged.startswith("replicate 0 cross_entropy/0: damaged. ") and "result.json is not valid JSON" in damaged
+    assert record.startswith("replicate 0 cross_entropy/1: damaged. The record ") and "digests" in record
+    assert another.startswith("replicate 0 kd/0: not comparable. kd/0 of ") and "made from another teacher" in another
+    assert flipped.startswith("replicate 0 kd/1: damaged. ") and "variables.safetensors is damaged" in flipped
+    assert files.read_json(students / "kd/1/replay.json")["code"] == replay.DIVERGED
+    assert not (students / "kd/0/replay.json").exists()
+
+
+@pytest.mark.parametrize("file", ["graph/arrays.safetensors", "graph/graph.json", "teacher/variables.safetensors"])
+def test_a_damaged_file_that_students_were_made_from_is_damage(copied: Path, file: str):
+    _flip(copied / "replicates/1" / file)
+    told: list[replay.Replayed] = []
+    found = replay.replay(copied, student="kd/0", quiet=True, told=told.append)
+    assert [each.code for each in found] == [replay.SAME, replay.DIVERGED] and told == found
+    assert file in str(found[1]) and found[1].outcome is None
+
+
+def test_each_part_is_held_against_the_environment_it_was_made_in(copied: Path):
     folder = copied / "replicates/0/students/kd/0"
-    result = files.read_json(folder / "result.json")
-    result["made_of"]["teacher"] = "0" * 64
-    files.write_signed(folder / "result.json", result)
-    with pytest.raises(UserError, match="made from another teacher"):
-        replay.replay(copied, student="kd/0", replicate=0, quiet=True)
+    made_of = files.read_json(folder / "result.json")["made_of"]
+    older = made_of["environment"]["versions"] | {"jax": "0.1"}
+    _results(folder, made_of=made_of | {"environment": made_of["environment"] | {"versions": older}})
+    first, second = replay.replay(copied, student="kd/0", quiet=True)
+    assert first.code == replay.INCOMPARABLE and "The version of jax was '0.1'" in str(first)
+    assert second.code == replay.SAME
+    (anyway,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True, anyway=True)
+    assert anyway.code == replay.SAME and "The version of jax was '0.1'" in str(anyway)
+
+
+def test_a_part_that_does_not_say_where_it_was_made_has_the_environment_of_the_manifest(copied: Path):
+    folder = copied / "replicates/0/students/kd/0"
+    made_of = files.read_json(folder / "result.json")["made_of"]
+    _results(folder, made_of={key: it for key, it in made_of.items() if key != "environment"})
+    whole = files.read_json(copied / "manifest.json")
+    whole["environment"]["versions"]["jax"] = "0.1"
+    files.write_json(copied / "manifest.json", manifest.signed(whole))
+    first, second = replay.replay(copied, student="kd/0", quiet=True)
+    assert (first.code, second.code) == (replay.INCOMPARABLE, replay.SAME)
+
+
+def test_fewer_devices_than_the_run_had_are_another_environment(copied: Path):
+    whole = files.read_json(copied / "manifest.json")
+    whole["config"]["devices"] = 8
+    files.write_json(copied / "manifest.json", manifest.signed(whole))
+    folder = copied / "replicates/0/students/kd/0"
+    made_of = files.read_json(folder / "result.json")["made_of"]
+    devices = made_of["environment"]["devices"] | {"count": 8, "mesh": {"data": 8}}
+    _results(folder, made_of=made_of | {"environment": made_of["environment"] | {"devices": devices}})
+    (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
+    assert found.code == replay.INCOMPARABLE and "The devices' count was 8 and is 4." in str(found)

@@ -14,6 +14,7 @@ from jkd import config as configs
 from jkd import files, run
 from jkd.errors import UserError
 from jkd.models import build_model
+from jkd.pretrained import callable as callable_teacher
 from jkd.pretrained import vgg
 
 OWN = """
@@ -73,6 +74,41 @@ def test_a_changed_function_is_another_teacher(tiny: Any, own: dict[str, Any], t
         file.write("# the same, but who would know\n")
     with pytest.raises(UserError, match=r"replicates/0/teacher holds a part made from other inputs; .* loaded: "):
         run.distill(config, tmp_path / "run", only="graph", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("import own_helper", "own_helper.py"),
+        ("from own_helper import SCALE", "own_helper.py"),
+        ("from own_package.below import SCALE", "own_package/__init__.py"),
+        ("from own_package.below import SCALE", "own_package/below.py"),
+        ("import own_package.below", "own_package/beside.py"),
+        ("def late():\n    import own_helper", "own_helper.py"),
+        ("import importlib\nSCALE = importlib.import_module('own_helper').SCALE", "own_helper.py"),
+    ],
+)
+def test_what_a_function_imports_is_part_of_it(
+    own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, file: str
+):
+    (tmp_path / "own_helper.py").write_text("SCALE = 1.0\n")
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "__init__.py").write_text("")
+    (tmp_path / "own_package" / "below.py").write_text("from .beside import SCALE\n")
+    (tmp_path / "own_package" / "beside.py").write_text("import jax\nSCALE = 1.0\n")
+    (tmp_path / "own_teacher.py").write_text(f"{OWN}\n{line}\n")
+    for name in ("own_helper", "own_package", "own_package.below", "own_package.beside"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    def made() -> str:
+        return callable_teacher.load("own_teacher:teacher", own["teacher__variables"], 10, (8, 8, 1)).digest
+
+    before = made()
+    (tmp_path / "apart.py").write_text("a = 1\n")
+    assert made() == before  # again, with all of it imported
+    with (tmp_path / file).open("a") as source:
+        source.write("# changed\n")
+    assert made() != before
 
 
 def test_raw_images_are_what_the_function_asked_for(tiny: Any, own: dict[str, Any], tmp_path: Path):

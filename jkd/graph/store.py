@@ -7,7 +7,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jkd import digest, files, places
-from jkd.errors import UserError, some
+from jkd.errors import Damaged, UserError, some
 from jkd.graph.diagnosis import Diagnosis
 from jkd.graph.knowledge_graph import SCHEMA, KnowledgeGraph
 from jkd.graph.material import Material
@@ -40,10 +40,10 @@ def load(folder: str | Path) -> KnowledgeGraph:
         graph = _made(signed["manifest"], folder / "arrays.safetensors")
         validate(graph)
         if digest.of_file(folder / "arrays.safetensors") != signed["arrays_sha256"]:
-            raise UserError(f"{folder / 'arrays.safetensors'} is not what was saved: its header differs. {REMEDY}")
+            raise Damaged(f"{folder / 'arrays.safetensors'} is not what was saved: its header differs. {REMEDY}")
         if graph.manifest != signed["manifest"]:
             odd = sorted(key for key, value in graph.manifest.items() if signed["manifest"].get(key) != value)
-            raise UserError(f"{folder / 'graph.json'} says of {some(odd)} what its arrays do not. {REMEDY}")
+            raise Damaged(f"{folder / 'graph.json'} says of {some(odd)} what its arrays do not. {REMEDY}")
     except (TypeError, KeyError, ValueError, IndexError, AttributeError) as error:  # signed, but by no program of ours
         what = f"{type(error).__name__}: {error}"
         raise UserError(f"{folder / 'graph.json'} does not describe a graph ({what}). {REMEDY}") from None
@@ -96,7 +96,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     # Written text and read text must agree to the byte, so that not even a changed blank goes unnoticed.
     whole = isinstance(signed, dict) and set(signed) == {"sha256", "arrays_sha256", "manifest", "seal"}
     if not whole or _text(signed) != path.read_bytes() or not _sealed(signed):
-        raise UserError(f"{path} is not what was saved: its digest differs. {REMEDY}")
+        raise Damaged(f"{path} is not what was saved: its digest differs. {REMEDY}")
     if not isinstance(signed["manifest"], dict):
         raise UserError(f"{path} does not describe a graph. {REMEDY}")
     if signed["manifest"].get("schema") != SCHEMA:
@@ -118,18 +118,18 @@ def _arrays(path: Path, expected: dict[str, Any]) -> dict[str, np.ndarray]:
     try:
         with places.local(path) as here, safe_open(here, framework="numpy") as file:
             if set(file.keys()) != set(expected):
-                raise UserError(f"{path} does not hold the arrays that graph.json lists. {REMEDY}")
+                raise Damaged(f"{path} does not hold the arrays that graph.json lists. {REMEDY}")
             for name, about in expected.items():
                 shape = file.get_slice(name).get_shape()
                 if shape != about["shape"]:
-                    raise UserError(f"{path}: array '{name}' is {shape}, graph.json says {about['shape']}. {REMEDY}")
+                    raise Damaged(f"{path}: array '{name}' is {shape}, graph.json says {about['shape']}. {REMEDY}")
                 array = file.get_tensor(name)
                 if digest.of_array(array) != about["sha256"]:
-                    raise UserError(f"{path}: array '{name}' is not what was saved: its digest differs. {REMEDY}")
+                    raise Damaged(f"{path}: array '{name}' is not what was saved: its digest differs. {REMEDY}")
                 array.flags.writeable = False
                 arrays[name] = array
     except (SafetensorError, ValueError, OSError, KeyError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}). {REMEDY}") from None
+        raise Damaged(f"{path} is not a readable safetensors file ({error}). {REMEDY}") from None
     return arrays
 
 

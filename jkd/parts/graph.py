@@ -16,7 +16,7 @@ from jkd.graph import store, taxonomy, views
 from jkd.graph.build import build_graph
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.graph.material import Folds, HoldOut, assign_folds
-from jkd.parts.part import FORMAT, Place, finished, hold
+from jkd.parts.part import FORMAT, Place, environment_of, finished, hold
 from jkd.parts.sound import refuse_unsound, softmax
 from jkd.parts.teacher import train_teacher
 from jkd.progress import RunProgress
@@ -34,6 +34,7 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
         "data": [session.dataset.fingerprint, *session.inputs_of(session.config.teacher).made_of],
         "split": split.digest,
         "teacher": teacher.digest,
+        changes.ENVIRONMENT: environment_of(session),
     }
     if settings.diagnosis == "folds":  # fold teachers are trained by the teacher's recipe
         made_of["recipe"] = configs.as_dict(session.config.teacher)
@@ -77,6 +78,7 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
         result = {
             "inputs": inputs,
             "made_of": made_of,
+            "environment": digest.of_json(made_of[changes.ENVIRONMENT]),
             "sha256": graph.digest,
             "seconds": time.monotonic() - started,
         }

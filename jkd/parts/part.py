@@ -14,7 +14,8 @@ from jkd import config as configs
 from jkd.build import Compiled, Session
 from jkd.changes import Allowed, Inputs
 from jkd.data import Split, batches
-from jkd.errors import UserError
+from jkd.environment import describe_environment, of_bits
+from jkd.errors import Damaged, UserError
 from jkd.networks import Start
 from jkd.places import Path
 from jkd.progress import RunProgress
@@ -132,7 +133,8 @@ def hold(folder: Path, what: str, progress: RunProgress, wait: bool) -> Iterator
 
 
 def network_inputs(session: Session, network: ConfigDict, split: Split, seed: int, replicate: int) -> dict[str, Any]:
-    """What a trained part is made from, JSON-ready; its digest decides whether a finished part still stands."""
+    """What a trained part is made from, JSON-ready: its digest decides whether a finished part still stands. Beside it
+    the environment, which is not digested: a finished part stays what it is."""
     return {
         "format": FORMAT,
         "task": session.task.name,
@@ -142,8 +144,14 @@ def network_inputs(session: Session, network: ConfigDict, split: Split, seed: in
         "seed": seed,
         "replicate": replicate,
         "arithmetic": {key: session.config[key] for key in ARITHMETIC},
+        changes.ENVIRONMENT: environment_of(session),
         **networks.made_of(network),
     }
+
+
+def environment_of(session: Session) -> dict[str, Any]:
+    """What of the environment moves the bits of what is made now."""
+    return of_bits(describe_environment(session.mesh), session.config.reduction)
 
 
 def check_steps(folder: Path, steps: int, where: str) -> None:
@@ -247,12 +255,20 @@ def receipt_of(
 
 
 def read_variables(folder: Path, result: Result) -> PyTree:
-    """A finished part's variables, checked against the digest in its result."""
-    variables = compress.load_variables(folder / "variables.safetensors")
+    """A finished part's variables, checked against the digest in its result.
+
+    Raises:
+      Damaged: when they are not what was written.
+      UserError: when they are not there.
+    """
+    path = folder / "variables.safetensors"
+    try:
+        variables = compress.load_variables(path)
+    except UserError as error:
+        raise (Damaged if path.exists() else UserError)(str(error)) from None
     if digest.of_tree(variables) != result["params"]:
-        raise UserError(
-            f"{folder / 'variables.safetensors'} is damaged: its SHA-256 is not the one in result.json. "
-            f"Delete {folder} to make this part again."
+        raise Damaged(
+            f"{path} is damaged: its SHA-256 is not the one in result.json. Delete {folder} to make this part again."
         )
     return variables
 

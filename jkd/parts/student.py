@@ -8,7 +8,7 @@ import numpy as np
 
 from jkd import build, changes, compress, digest, files, networks
 from jkd.build import Compiled, Session, Teacher
-from jkd.changes import Inputs
+from jkd.changes import ENVIRONMENT, Inputs
 from jkd.data import Split
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts.part import (
@@ -81,6 +81,7 @@ def make_student(
         result = {
             "inputs": inputs,
             "made_of": made_of,
+            "environment": digest.of_json(made_of[ENVIRONMENT]),
             "chain": chain_of(folder),
             "params": digest.of_tree(variables),
             "predictions": digest.of_tree(predictions),

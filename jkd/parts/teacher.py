@@ -9,7 +9,7 @@ import numpy as np
 
 from jkd import build, compress, digest, files, networks, objective
 from jkd.build import Session, Teacher
-from jkd.changes import Inputs
+from jkd.changes import ENVIRONMENT, Inputs
 from jkd.data import Split
 from jkd.parts.part import (
     NAMES,
@@ -42,7 +42,7 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
     """Loads, finds or trains the teacher of a replicate, and evaluates it on the test split."""
     network, folder = session.config.teacher, place.teacher
     given, inputs = session.loaded_teacher, _inputs(session, split, place)
-    made_of = inputs.made_of
+    made_of = inputs.made_of or {}
     progress.start(f"replicate {place.replicate} teacher")
 
     def there() -> Teacher | None:
@@ -73,6 +73,7 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
         result = {
             "inputs": inputs,
             "made_of": made_of,
+            "environment": digest.of_json(made_of[ENVIRONMENT]),
             "chain": chain_of(folder),
             "params": teacher.digest,
             "predictions": digest.of_tree(found),

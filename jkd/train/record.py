@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import UInt32
 
 from jkd import digest, files
-from jkd.errors import UserError
+from jkd.errors import Damaged, UserError
 from jkd.places import Path
 from jkd.train.state import TrainState
 
@@ -109,7 +109,7 @@ def read(folder: Path) -> Kept:
     """A part's record, empty where there is none; a last row or line cut short by a kill is left out.
 
     Raises:
-      UserError: when it is damaged: not of the form above, or not what its digests say.
+      Damaged: when it is damaged: not of the form above, or not what its digests say.
     """
     if not (folder / NAMES).exists():
         return Kept()
@@ -173,7 +173,7 @@ def _chained(before: str, line: Line, into: Line | None = None) -> str:
 
 
 def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"the record {path} is damaged: {what}.")
+    return Damaged(f"the record {path} is damaged: {what}.")
 
 
 def _bytes(rows: np.ndarray) -> bytes:

@@ -1,8 +1,9 @@
 """Running a part again and holding it against its record: where, and in what, do two runs part?
 
-Nothing is written. A row of checksums belongs to the step it was taken in; what a step passes through is compared in
-the order in which it does, so the first stage that differs is where it began. A difference in `update` is in the state
-that a step starts from: the update of the step before made it.
+Nothing is written. The values of every checkpoint on the way are compared, too, as are those that the last step left.
+A row of checksums belongs to the step it was taken in; what a step passes through is compared in the order in which it
+does, so the first stage that differs is where it began. A difference in `update` is in the state that a step starts
+from: the update of the step before made it.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from flax import serialization
 
 from jkd import digest
+from jkd.errors import Damaged, UserError
 from jkd.places import Path
 from jkd.train import checkpoint
 from jkd.train.checksum import STAGES
@@ -98,11 +100,12 @@ def rerun(setup: Fit, record: Kept, stored: "Stored", first: int = 0, last: int 
 
     Raises:
       NotComparable: when the record does not hold all of these steps, or is of other leaves.
+      Damaged: when a checkpoint on the way is.
     """
     program = setup.step.program
     state, start = stored.before(first)
     last = last or (program.steps if stored.final else len(record.rows))
-    _check_whole(record, start, last, program.steps)
+    _check_whole(record, first, start, last, program.steps)
     if given := _given_otherwise(record, of_given(setup.teacher, setup.knowledge), start):
         return Outcome(start, start, 0, 0, given)
     state, step = setup.step.place(state), start
@@ -127,14 +130,11 @@ def rerun(setup: Fit, record: Kept, stored: "Stored", first: int = 0, last: int 
                 parting = Parting(step, "state", ())
         if setup.progress:
             setup.progress(step, last, float(metrics["loss"][count - 1]))
-        if (parting and step in stored.steps) or step >= last:
+        values = stored.at(step, state)  # chunks end where checkpoints are made
+        if values is not None:
+            parting = _with_values(parting, compared(parts_of(state), values), step)
+        if (parting and values is not None) or step >= last:
             break
-    values = stored.at(step, state)
-    if parting is None and values is not None:
-        leaves = compared(parts_of(state), values)
-        parting = Parting(step, "update", leaves[:SHOWN], len(leaves[SHOWN:]), step) if leaves else None
-    elif parting is not None and values is not None:
-        parting = _with_values(parting, compared(parts_of(state), values), step)
     return Outcome(start, step, rows, digests, parting)
 
 
@@ -142,9 +142,9 @@ class NotComparable(Exception):
     """Nothing can be said: why."""
 
 
-def _check_whole(record: Kept, start: int, last: int, steps: int) -> None:
-    if last > steps or last <= start:
-        raise NotComparable(f"There are no steps from {start} to {last}; it has {steps}.")
+def _check_whole(record: Kept, first: int, start: int, last: int, steps: int) -> None:
+    if last > steps or last <= max(first, start):
+        raise NotComparable(f"There are no steps from {max(first, start)} to {last}; it has {steps}.")
     taken: np.ndarray = np.any(record.rows[start:last], axis=1)
     if len(taken) < last - start or not taken.all():
         raise NotComparable(f"The record holds {int(taken.sum())} of the {last - start} steps from {start} to {last}.")
@@ -181,12 +181,14 @@ def _first_difference(record: Kept, theirs: np.ndarray, ours: np.ndarray, first:
     return Parting(step, stage, tuple(leaves[:SHOWN]), len(leaves[SHOWN:]))
 
 
-def _with_values(parting: Parting, leaves: Sequence[Leaf], step: int) -> Parting:
-    """The same with how far values differ, where the stage is about leaves whose values are stored."""
+def _with_values(parting: Parting | None, leaves: Sequence[Leaf], step: int) -> Parting | None:
+    """The same with how far values differ, where the stage is about leaves whose values are stored; of a run that has
+    not parted so far, whether it does in these."""
     told = {leaf.path: leaf for leaf in leaves}
-    if parting.stage == "state" and parting.step == step and leaves:
+    here = parting is None or (parting.stage == "state" and parting.step == step)
+    if here and leaves:
         return Parting(step, "update", tuple(leaves[:SHOWN]), len(leaves[SHOWN:]), step)
-    if parting.stage != "update":
+    if parting is None or parting.stage != "update":
         return parting
     return Parting(
         parting.step,
@@ -220,7 +222,7 @@ class Stored:
         """The newest state at or before a step; the one at step 0 where there is none."""
         for there in reversed(checkpoint.steps(self.checkpoints)):
             if there <= step:
-                return checkpoint.read(self.checkpoints / str(there), self.like), there
+                return self._read(there), there
         return jax.tree.map(jnp.array, self.like), 0  # a copy: the steps donate it
 
     def at(self, step: int, state: TrainState) -> dict[str, Any] | None:
@@ -229,7 +231,13 @@ class Stored:
             return _final_parts(self.final[1], state)
         if step not in checkpoint.steps(self.checkpoints):
             return None
-        return parts_of(checkpoint.read(self.checkpoints / str(step), self.like))
+        return parts_of(self._read(step))
+
+    def _read(self, step: int) -> TrainState:
+        try:
+            return checkpoint.read(self.checkpoints / str(step), self.like)
+        except UserError as error:  # it was written from a state like this one
+            raise Damaged(str(error)) from None
 
 
 def _final_parts(variables: Any, state: TrainState) -> dict[str, Any]:

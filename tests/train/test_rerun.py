@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from jkd import digest, sharding
-from jkd.errors import UserError
-from jkd.train import record
+from jkd.errors import Damaged, UserError
+from jkd.train import checkpoint, record
 from jkd.train.dispatch import MeshStep
 from jkd.train.loop import Fit, fit
 from jkd.train.rerun import NotComparable, Parting, Stored, rerun, ulps
@@ -71,6 +71,32 @@ def test_a_sound_run_is_the_same_from_any_step_to_any_step(setup: Any, run: Any,
     assert (part.first, part.last, part.rows, part.parting) == (4, 5, 1, None)
     middle = _again(setup, run, tmp_path, first=2, last=4)  # no checkpoint is that old: from the beginning
     assert (middle.first, middle.last, middle.rows, middle.digests) == (0, 4, 4, 1)
+
+
+def test_every_checkpoint_on_the_way_is_compared(setup: Any, run: Any, tmp_path: Path):
+    """A checkpoint of other values, soundly written, in a run whose record repeats."""
+    fit(*setup(run, tmp_path))
+    state = checkpoint.read(tmp_path / "checkpoints" / "4", setup(run)[1])
+    bias = state.params["classifier"]["bias"]
+    other = state.replace(params=state.params | {"classifier": state.params["classifier"] | {"bias": bias + 1}})
+    checkpoint.save(tmp_path / "checkpoints", other, "")
+    parting = _again(setup, run, tmp_path).parting
+    assert parting and (parting.step, parting.stage, parting.seen_at) == (4, "update", 4)
+    assert [(leaf.path, leaf.values) for leaf in parting.leaves] == [("update/params/classifier/bias", 3)]
+
+
+def test_a_damaged_checkpoint_on_the_way_is_told_as_damage(setup: Any, run: Any, tmp_path: Path):
+    fit(*setup(run, tmp_path))
+    (tmp_path / "checkpoints" / "5.json").write_text("{}")
+    with pytest.raises(Damaged, match=r"5\.json does not hold the digests"):
+        _again(setup, run, tmp_path)
+    assert _again(setup, run, tmp_path, last=4).parting is None
+
+
+def test_steps_behind_the_last_are_none(setup: Any, run: Any, tmp_path: Path):
+    fit(*setup(run, tmp_path))
+    with pytest.raises(NotComparable, match="no steps from 100 to 6; it has 6"):
+        _again(setup, run, tmp_path, first=100)
 
 
 def test_a_resumed_run_has_the_record_of_an_unbroken_one(setup: Any, run: Any, tmp_path: Path):
