@@ -97,6 +97,9 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
     def save() -> None:
         flush()  # a state that is not finite is never saved
         _check_finite(state, setup.folder)
+        log.sync()
+        if record:
+            record.sync()
         if checkpoints and processes.first():
             checkpoint.save(checkpoints, state, setup.inputs)
         if checkpoints:
