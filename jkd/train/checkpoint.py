@@ -1,11 +1,11 @@
 """Checkpoints: orbax writes them, SHA-256 digests say whether what is read back is what was written.
 
 orbax commits atomically and survives a kill, but restores silently from a file with a flipped bit and casts types
-without a word. So each committed checkpoint `STEP/` gets a sidecar `STEP.json`, and after it an empty file `STEP/sealed`.
-With neither a checkpoint does not count: it is what a kill left of a save. Without the sidecar alone it is damaged. The
-sidecar holds the digest of every file, compared before orbax reads a byte (some of its files do not bear on any leaf, and no
-damaged one is parsed); the digest of every leaf as it was in memory, compared with what comes back (so that a write
-that went wrong shows, too); and its own.
+without a word. So each committed checkpoint `STEP/` gets a sidecar `STEP.json`, and after it an empty file
+`STEP/sealed`. With neither a checkpoint does not count: it is what a kill left of a save. Without the sidecar alone it
+is damaged. The sidecar holds the digest of every file, compared before orbax reads a byte (some of its files do not
+bear on any leaf, and no damaged one is parsed); the digest of every leaf as it was in memory, compared with what comes
+back (so that a write that went wrong shows, too); and its own.
 """
 
 import contextlib

@@ -51,7 +51,17 @@ def test_fails_when_it_is_torn_down(tries, breaks):
 def test_a_failure_outside_a_try_is_written_down_and_fails_the_table(root: Path, tmp_path: Path):
     (tmp_path / "test_it.py").write_text(TESTS)
     record = tmp_path / "record"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-c", str(root / "pyproject.toml"), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "conftest",
+        "-c",
+        str(root / "pyproject.toml"),
+        str(tmp_path),
+    ]
     path = os.pathsep.join([str(root / "tests"), str(root), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"JKD_FAULTS_RECORD": str(record), "PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path)

@@ -13,7 +13,7 @@ import pytest
 
 from jkd import digest, sharding
 from jkd.errors import UserError
-from jkd.train import checkpoint, interrupt, metrics
+from jkd.train import checkpoint, interrupt, loop, metrics
 from jkd.train.dispatch import MeshStep
 from jkd.train.loop import Fit, fit
 from jkd.train.metrics import MetricsLog
@@ -54,7 +54,9 @@ def test_what_a_checkpoint_goes_on_from_is_written_before_it(
     order: list[str] = []
     for kind, name in ((MetricsLog, "sync"), (Record, "sync"), (checkpoint, "save")):
         real = getattr(kind, name)
-        monkeypatch.setattr(kind, name, lambda *given, real=real, kind=kind: [order.append(kind.__name__), real(*given)])
+        monkeypatch.setattr(
+            kind, name, lambda *given, real=real, kind=kind: [order.append(kind.__name__), real(*given)]
+        )
     fit(*setup(run, tmp_path), stop_at=8)
     assert order == ["MetricsLog", "Record", "jkd.train.checkpoint"]
 
@@ -216,6 +218,29 @@ def test_parameters_that_the_last_step_broke_are_refused(setup: Any, run: Any, a
 
     with pytest.raises(UserError, match=r"params/\S+ is not finite after step 40 of .*clip"):
         fit(replace(one, step=altered(one.step, step)), state)
+
+
+def test_several_processes_ask_at_agreed_steps_that_take_about_ten_seconds(monkeypatch: pytest.MonkeyPatch):
+    now, heard = [0.0], [np.array([False, True])]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(loop.processes, "count", lambda: 2)
+    gathered: list[int] = []
+
+    def gather(own: np.ndarray) -> np.ndarray:
+        gathered.append(int(own[0, 1]))
+        return np.stack([own[0], [heard[0][1], 7]])  # process 1 has another clock, which does not count
+
+    monkeypatch.setattr(loop.processes, "gather", gather)
+    heard[0] = np.array([False, False])
+    asked, at = loop._Asked(100), []
+    for step in range(104, 20_000, 4):
+        now[0] += 60.0 if step == 104 else 0.4  # the first compiles
+        before = len(gathered)
+        assert not asked.to_stop(step)
+        at += [step] * (len(gathered) - before)
+    assert at[:3] == [104, 108, 208] and set(np.diff(at[2:])) == {100}
+    heard[0] = np.array([False, True])
+    assert asked.to_stop(at[-1] + 100)
 
 
 def test_handlers_are_put_back_after_listening():
