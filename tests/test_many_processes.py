@@ -97,7 +97,7 @@ loop.ASK_EVERY = 1.0
 wait = processes.wait
 def asked(what):
     wait(what)
-    if {asks} and what == "checkpoint 1000":
+    if {asks} and what == "checkpoint 100":
         os.kill(os.getpid(), signal.SIGTERM)
 processes.wait = asked
 """
@@ -107,7 +107,7 @@ processes.wait = asked
 def test_a_stop_asked_of_one_process_stops_all_before_the_next_line_of_metrics(tiny: Any, tmp_path: Path):
     long = ("--only=graph", "--config.teacher.train.steps=20000", "--config.teacher.train.log_every=20000")
     code = tuple(ASKED.format(asks=index == 1) for index in range(2))
-    ended = _ended(_start(tiny, tmp_path, *long, "--config.teacher.train.checkpoint_every=1000", code=code))
+    ended = _ended(_start(tiny, tmp_path, *long, "--config.teacher.train.checkpoint_every=100", code=code))
     assert [each[0] for each in ended] == [143, 143], ended
     assert all("stopped by SIGTERM; run the same command again" in each[2] for each in ended), ended
     saved = [int(path.stem) for path in tmp_path.rglob("teacher/checkpoints/*.json")]
