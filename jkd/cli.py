@@ -157,9 +157,9 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     _allow_flag(add)
     add("--quiet", action="store_true", help="no progress")
     add("--distributed", action="store_true", help="one of several processes, as the cluster's environment says")
-    add("--coordinator", metavar="HOST:PORT", default="", help="of process 0, where no cluster's environment says it")
-    add("--processes", metavar="N", type=int, default=0, help="how many processes there are")
-    add("--process", metavar="I", type=int, default=-1, help="which one this is, from 0")
+    add("--coordinator", metavar="HOST:PORT", default=None, help="of process 0, where no cluster's environment says it")
+    add("--processes", metavar="N", type=int, default=None, help="how many processes there are")
+    add("--process", metavar="I", type=int, default=None, help="which one this is, from 0")
     add = verb(
         "replay",
         _replay,
@@ -224,11 +224,18 @@ def _allow_flag(add: Callable[..., argparse.Action]) -> None:
     add(
         "--allow-change",
         metavar="KEY",
+        type=_key,
         action="append",
         default=[],
         help="go on although this key (student.train.batch, environment.versions.jax) or group of keys differs from "
         "the manifest's; the manifest records it; can be given several times",
     )
+
+
+def _key(text: str) -> str:
+    if not text.strip("."):
+        raise argparse.ArgumentTypeError(f"expected a key such as student.train.batch, got '{text}'")
+    return text
 
 
 def _workdir_flag(add: Callable[..., argparse.Action]) -> None:
@@ -274,18 +281,21 @@ def _distill(options: argparse.Namespace) -> None:
 
 def _join_processes(options: argparse.Namespace, config: "ConfigDict") -> None:  # type: ignore[name-defined]
     """Starts `jax.distributed` where the flags ask for it, with the XLA flags of the config set before."""
-    given = (bool(options.coordinator), options.processes > 0, options.process >= 0)
+    group = (options.coordinator, options.processes, options.process)
+    given = [value is not None for value in group]
     if any(given) and not all(given):
         raise UserError(
             "--coordinator, --processes and --process belong together: all of them, or --distributed alone."
         )
-    if any(given) and not options.process < options.processes:
+    if any(given) and options.processes < 1:
+        raise UserError(f"--processes: expected 1 or more, got {options.processes}.")
+    if any(given) and not 0 <= options.process < options.processes:
         raise UserError(f"--process: expected 0 to {options.processes - 1}, got {options.process}.")
     if options.distributed or any(given):
         from jkd import processes, xla
 
         xla.set_flags(config.reduction, config.deterministic, config.shards)
-        processes.start(options.coordinator, options.processes, options.process)
+        processes.start(*(group if any(given) else ()))
 
 
 def _where(workdir: "places.Path") -> str:  # type: ignore[name-defined]

@@ -114,8 +114,8 @@ def local(path: str | Path) -> Iterator[pathlib.Path]:
 class Rewritten:
     """Bytes added to an object of a store, which cannot be appended to: all of it is kept, and written anew.
 
-    Not with every `write`, but once in `REWRITE_EVERY` seconds, or in twenty times as long as the last time took, and
-    at the end; a kill may cost what was added since.
+    Not with every `write`, but once in `REWRITE_EVERY` seconds, or in twenty times as long as the last time took, with
+    `flush`, and at the end; a kill may cost what was added since.
     """
 
     def __init__(self, path: Path) -> None:
@@ -134,12 +134,13 @@ class Rewritten:
         return len(data)
 
     def flush(self) -> None:
-        """Does nothing: `write` has done what is due."""
-
-    def close(self) -> None:
         """Writes what is not written yet."""
         if self._behind:
             self._rewrite()
+
+    def close(self) -> None:
+        """Writes what is not written yet."""
+        self.flush()
 
     def _rewrite(self) -> None:
         started = time.monotonic()

@@ -22,7 +22,8 @@ def set_flags(reduction: str = "plain", deterministic: bool = True, shards: int 
       shards: virtual shards, and so the number of devices that can share the work: there are as many threads at least.
       deterministic: whether accelerators may only use operations, and choices among them, that repeat to the bit.
 
-    In a session in which jax has computed before, it is too late: a warning says so, and nothing is set.
+    In a session in which jax has computed before, it is too late: a warning says so, and nothing is set. Another
+    warning says when what the user set is not what `deterministic` asks for.
     """
     given, wanted = os.environ.get("XLA_FLAGS", ""), {}
     missing = []
@@ -30,6 +31,12 @@ def set_flags(reduction: str = "plain", deterministic: bool = True, shards: int 
         missing.append(CPU_FUSION)
     if deterministic:
         missing.append(GPU_DETERMINISTIC)
+    if deterministic and (other := _switched_off(given, GPU_DETERMINISTIC)):
+        warnings.warn(
+            f"XLA_FLAGS has {other}, which wins over deterministic=True of the config: on a GPU this run does not "
+            "repeat to the bit. Take it out of XLA_FLAGS, or set deterministic=False.",
+            stacklevel=3,
+        )
     missing = [flag for flag in missing if flag.split("=")[0] not in given]
     if missing:
         wanted["XLA_FLAGS"] = " ".join([*given.split(), *missing])
@@ -50,6 +57,13 @@ def flags() -> list[str]:
     """The flags in force, sorted, without those that only say how many devices to pretend."""
     given = os.environ.get("XLA_FLAGS", "").split()
     return sorted(flag for flag in given if not flag.startswith("--xla_force_host_platform_device_count"))
+
+
+def _switched_off(given: str, flag: str) -> str:
+    """The last of the flags given that switches off what `flag` switches on; '' where none does."""
+    name = flag.split("=")[0]
+    own = [each for each in given.split() if each.split("=")[0] == name][-1:]
+    return "".join(each for each in own if each.partition("=")[2].lower() in ("false", "0"))
 
 
 def _in_use() -> bool:

@@ -112,7 +112,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     record, tries = os.environ.get("JKD_FAULTS_RECORD"), item.stash.get(TRIES, None)
     if record and (report.when == "call" or not report.passed):
-        tried, passed = (tries.tried, tries.passed) if tries and tries.tried else (1, int(report.passed))
+        counted = tries and tries.tried and report.when == "call"
+        tried, passed = (tries.tried, tries.passed) if counted else (1, int(report.passed))
+        tried += report.failed and tried == passed  # it failed elsewhere than in a try
         line = {"test": item.nodeid, "skipped": report.skipped, "tried": tried, "passed": passed}
         with open(record, "a", encoding="utf-8") as file:
             for mark in item.iter_markers("fault"):

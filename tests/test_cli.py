@@ -1,6 +1,7 @@
 """The command line: every verb does its work, every mistake is one message and leaves nothing behind."""
 
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,9 @@ def test_a_mistake_is_one_message_and_nothing_is_written(jkd: Any, tiny: Any, tm
         (["graph", "draw", "--workdir={dir}"], ("draw",)),
         (["graph", "build", "--workdir={dir}"], ("graph build needs --config",)),
         (["graph", "export", "--workdir={dir}"], ("--to",)),
+        (["distill", "--config={file}", "--workdir={dir}/run", "--allow-change="], ("--allow-change: expected a key",)),
+        (["distill", "--config={file}", "--workdir={dir}/run", "--process=-3"], ("belong together",)),
+        (["distill", "--config={file}", "--workdir={dir}/run", "--processes=-2"], ("belong together",)),
     ],
 )
 @pytest.mark.fault(19)
@@ -128,6 +132,20 @@ def test_a_wrong_command_is_one_message(
     assert (code, out) == (2, "") and errors.startswith("jkd: ") and errors.count("\n") == 1
     assert all(word in errors for word in words), errors
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("JAX_PLATFORMS", "cuda"), ("XLA_FLAGS", "--xla_force_host_platform_device_count=0")]
+)
+def test_no_device_is_one_message(tiny: Any, tmp_path: Path, variable: str, value: str):
+    if variable == "JAX_PLATFORMS" and shutil.which("nvidia-smi"):
+        pytest.skip("needs a machine without a GPU")
+    arguments = ("distill", f"--config={tiny.file}", f"--workdir={tmp_path / 'run'}")
+    process = tiny.start(*arguments, environment={variable: value})
+    said, errors = process.communicate(timeout=120)
+    assert (process.returncode, said) == (2, "") and errors.count("\n") == 1, errors
+    assert errors.startswith("jkd: jax finds no device to compute on (") and f"{variable}='{value}" in errors
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_foreign_workdir_is_left_as_it_was(jkd: Any, tiny: Any, done: Any, tmp_path: Path):

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from jkd import processes
+from jkd.errors import UserError
+
 LIMIT = 240  # seconds a process may take on a machine with other work
 SMALL = (
     *("--config.replicates=1", "--config.seeds=(0,)", "--config.devices=0", "--config.graph.diagnosis=none"),
@@ -86,7 +89,74 @@ def test_a_lost_process_ends_the_others_and_one_alone_goes_on_to_the_same_bits(t
     assert tiny.digests(tmp_path / "cut") == tiny.digests(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("flags", [("--processes=2",), ("--coordinator=here:1", "--processes=2", "--process=2")])
+ASKED = """
+import os, signal
+from jkd import processes
+from jkd.train import loop
+loop.ASK_EVERY = 1.0
+wait = processes.wait
+def asked(what):
+    wait(what)
+    if {asks} and what == "checkpoint 100":
+        os.kill(os.getpid(), signal.SIGTERM)
+processes.wait = asked
+"""
+
+
+@pytest.mark.fault(2)
+def test_a_stop_asked_of_one_process_stops_all_before_the_next_line_of_metrics(tiny: Any, tmp_path: Path):
+    long = ("--only=graph", "--config.teacher.train.steps=20000", "--config.teacher.train.log_every=20000")
+    code = tuple(ASKED.format(asks=index == 1) for index in range(2))
+    ended = _ended(_start(tiny, tmp_path, *long, "--config.teacher.train.checkpoint_every=100", code=code))
+    assert [each[0] for each in ended] == [143, 143], ended
+    assert all("stopped by SIGTERM; run the same command again" in each[2] for each in ended), ended
+    saved = [int(path.stem) for path in tmp_path.rglob("teacher/checkpoints/*.json")]
+    assert saved and max(saved) < 20_000
+
+
+STOPS = """
+import os, signal
+from jkd import processes
+processes.SILENCE = 8
+wait = processes.wait
+def stopping(what):
+    if {stops} and what == "checkpoint 20":
+        print("stopped", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    wait(what)
+processes.wait = stopping
+"""
+
+
+@pytest.mark.fault(18)
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_process_that_hangs_ends_the_others_in_one_message(tiny: Any, tmp_path: Path, rank: int):
+    code = tuple(STOPS.format(stops=index == rank) for index in range(2))
+    started = _start(tiny, tmp_path, "--only=graph", "--quiet", code=code)
+    try:
+        assert "stopped\n" in iter(started[rank].stdout.readline, "")
+        hung = time.monotonic()
+        _, errors = started[1 - rank].communicate(timeout=LIMIT)
+        assert time.monotonic() - hung < 40
+    finally:
+        started[rank].kill()
+        started[rank].communicate(timeout=LIMIT)
+    assert started[1 - rank].returncode == 2 and errors.count("\n") == 1, errors
+    assert f"jkd: process {1 - rank} of 2 lost process {rank} at step 20 of {tmp_path}" in errors
+    assert "no sign of life" in errors and "Start all of them again" in errors
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--processes=2",),
+        ("--coordinator=here:1", "--processes=2", "--process=2"),
+        ("--coordinator=here:1", "--processes=2", "--process=-1"),
+        ("--coordinator=here:1", "--processes=-2", "--process=0"),
+        ("--coordinator=here", "--processes=1", "--process=0"),
+        ("--coordinator=", "--processes=1", "--process=0"),
+    ],
+)
 def test_flags_that_do_not_go_together_are_refused(tiny: Any, tmp_path: Path, flags: tuple[str, ...]):
     started = tiny.start("distill", f"--config={tiny.file}", f"--workdir={tmp_path / 'run'}", *flags)
     _, errors = started.communicate(timeout=LIMIT)
@@ -103,3 +173,22 @@ def test_a_coordinator_that_is_not_there_is_one_message(tiny: Any, tmp_path: Pat
     _, errors = started.communicate(timeout=LIMIT)
     assert started.returncode == 2 and errors.count("\n") == 1
     assert errors.startswith(f"jkd: --coordinator: nobody answers at localhost:{port}")
+
+
+def test_processes_that_do_not_come_are_one_message(tiny: Any, tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    flags = (f"--coordinator=localhost:{port}", "--processes=2", "--process=0")
+    arguments = ("distill", f"--config={tiny.file}", f"--workdir={tmp_path / 'run'}", *flags)
+    started = tiny.start(*arguments, environment={"JKD_PATIENCE": "2"})
+    _, errors = started.communicate(timeout=LIMIT)
+    assert started.returncode == 2 and errors.count("\n") == 1
+    assert errors.startswith("jkd: --distributed: not all processes have come in 2 s. Start each of them")
+
+
+def test_a_patience_that_is_no_number_is_one_message(monkeypatch: pytest.MonkeyPatch):
+    for text in ("abc", "-1", "nan", "inf"):
+        monkeypatch.setenv("JKD_PATIENCE", text)
+        with pytest.raises(UserError, match=f"JKD_PATIENCE: expected a number of seconds, got '{text}'"):
+            processes.start("here:1", 2, 1)

@@ -22,8 +22,9 @@ from jkd import config as configs
 from jkd.data import open_dataset
 from jkd.errors import UserError
 from jkd.graph import store, views
-from jkd.train import metrics
+from jkd.train import metrics, record
 from jkd.train.metrics import MetricsLog
+from jkd.train.state import TrainState
 
 
 @pytest.fixture
@@ -106,7 +107,11 @@ def test_lines_are_kept_and_the_object_is_written_anew(bucket: Path):
     lines.write(b"2\n")  # too soon after the first
     assert (bucket / "x.jsonl").read_text() == "1\n"
     lines.write(b"3\n")
+    lines.flush()
+    assert (bucket / "x.jsonl").read_text() == "1\n2\n3\n"
+    before = (bucket / "x.jsonl").stat().st_mtime_ns
     lines.close()
+    assert (bucket / "x.jsonl").stat().st_mtime_ns == before  # nothing was left to write
     more = files.appender(_at("x.jsonl"))
     more.write(b"4\n")
     more.close()
@@ -124,6 +129,26 @@ def test_metrics_go_on_in_a_store_and_events_are_left_out_with_a_warning(bucket:
     log.add(1, values)
     log.close()
     assert [line["step"] for line in metrics.read(_at("part/metrics.jsonl"))] == [1, 2, 3]
+
+
+def test_metrics_and_record_of_a_checkpoint_are_in_the_store_before_it(bucket: Path):
+    """A kill right after it costs neither."""
+    state = TrainState(np.uint32(3), {"w": np.ones(2, np.float32)}, {}, {}, {}, {})
+    with pytest.warns(UserWarning, match="no TensorBoard events"):
+        log = MetricsLog(_at("part"), every=1, steps=9, start=0)
+    book = record.Record(_at("part"), (("params/w", "float32[2]"),), {}, start=0)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": 1.0})
+        book.add(np.full((1, 1), step, np.uint32))
+    book.digest(state, 1.0)
+    assert len(record.read(_at("part")).rows) < 3
+    log.sync()
+    book.sync()
+    assert [line["step"] for line in metrics.read(_at("part/metrics.jsonl"))] == [1, 2, 3]
+    kept = record.read(_at("part"))
+    assert kept.rows[:, 0].tolist() == [1, 2, 3] and [line["step"] for line in kept.lines] == [3]
+    book.close()
+    log.close()
 
 
 def test_a_manifest_is_opened_and_compared(bucket: Path, tiny: Any):

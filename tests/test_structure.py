@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -128,17 +129,20 @@ def test_no_index_addresses_in_the_constraints(root: Path):
     assert all("==" in line for line in text.splitlines() if line and not line.startswith("#"))
 
 
-FORBIDDEN = {
-    "numpy.random": "NumPy's generators differ between releases; use jkd.random.bits, permutation, uniform",
-    "random": "the standard library's generator is global; use jkd.random",
-    "secrets": "unrepeatable; use jkd.random",
-    "uuid": "unrepeatable; use a digest",
-    "jax.random.PRNGKey": "an untyped key; use jkd.random.key",
-    "jax.random.key": "a key without a stream; use jkd.random.key",
-    "jax.random.wrap_key_data": "a key without a stream; use jkd.random.key",
-}
+RANDOM_OF_JAX = (  # draws, and what is made of keys that jkd.random gave out; all else would make a key
+    *("bernoulli", "beta", "bits", "normal", "permutation", "randint", "uniform"),
+    *("fold_in", "key_data", "split"),
+)
+FORBIDDEN = (  # a name, and all below it: global, unrepeatable, or keys without a stream
+    *("random", "secrets", "uuid", "flax.nnx"),
+    *("jax.random", "jax._src.random", "jax._src.prng", "jax.extend.random"),
+)
+STAR = "*"  # of an import: what it brings cannot be told
+BY_NAME = re.compile(r"random|^rvs$|^rand$")  # a library's own randomness: numpy.random, os.urandom, gnp_random_graph
 KEYS_ARE_MADE_IN = ("jkd/random.py", "jkd/ledger.py")
-CLOCKS = {"time.time", "time.time_ns", "datetime.datetime.now", "os.getpid", "os.urandom", "id", "hash"}
+CLOCKS = {f"time.{name}{unit}" for name in ("time", "monotonic", "perf_counter") for unit in ("", "_ns")}
+CLOCKS |= {f"datetime.datetime.{name}" for name in ("now", "utcnow", "today")}
+CLOCKS |= {"os.getpid", "os.getppid", "threading.get_ident", "id", "hash"}
 
 
 def _dotted(node: ast.AST, names: dict[str, str]) -> str:
@@ -163,29 +167,61 @@ def _names(tree: ast.AST) -> dict[str, str]:
     return names
 
 
+def _wrong(name: str) -> bool:
+    """Whether a name, spelled out from its module, is randomness that is not jkd's."""
+    first, *rest = name.split(".")
+    if first in ("jkd", ""):
+        return False
+    if name.startswith("jax.random."):
+        return rest[1] not in RANDOM_OF_JAX
+    listed = any(name == each or name.startswith(f"{each}.") for each in FORBIDDEN)
+    return listed or any(BY_NAME.search(part) for part in rest)
+
+
 def _randomness(source: str) -> list[str]:
     """Every use of randomness that is not jkd's, and every clock that goes into a key or a seed: `line: what`."""
     tree = ast.parse(source)
     names = _names(tree)
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    timed = {  # variables that a clock is in
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and _clocks(node.value, names)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
     found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            if isinstance(node, ast.ImportFrom):
-                modules += [f"{node.module}.{alias.name}" for alias in node.names]
-            used = [module for module in modules if module in FORBIDDEN]
-        elif isinstance(node, ast.Attribute):
-            used = [name for name in FORBIDDEN if "." in name and _dotted(node, names) == name]
+        used: list[str] = []
+        if isinstance(node, ast.Import):
+            used = [alias.name for alias in node.names if alias.name != "jax.random" and _wrong(alias.name)]
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                name = f"{node.module or ''}.{alias.name}"
+                if alias.name == STAR or (name != "jax.random" and _wrong(name)):
+                    used.append(name)
+        elif isinstance(node, ast.Attribute | ast.Name) and id(node) not in inner:
+            name = _dotted(node, names)  # a module handed on whole could be used for anything
+            imported = name.split(".")[0] in {each.split(".")[0] for each in names.values()}
+            method = isinstance(node, ast.Attribute) and node.attr == "rvs"
+            used = [name or "rvs"] * (method or (imported and _wrong(name)))
         elif isinstance(node, ast.Call):
+            called = _dotted(node.func, names)
             seeds = [word.value for word in node.keywords if word.arg and "seed" in word.arg]
-            if _dotted(node.func, names).startswith("jkd.random."):
-                seeds += node.args
-            inside = [call for seed in seeds for call in ast.walk(seed) if isinstance(call, ast.Call)]
-            used = [name for call in inside if (name := _dotted(call.func, names)) in CLOCKS]
-        else:
-            continue
+            seeds += node.args if called.startswith("jkd.random.") else []
+            used = [name for seed in seeds for name in _clocks(seed, names, timed)]
+            if called in ("importlib.import_module", "__import__") and node.args:
+                name = getattr(node.args[0], "value", "")
+                used += [name] if name and _wrong(str(name)) else []
         found += [f"{node.lineno}: {name}" for name in used]
     return found
+
+
+def _clocks(value: ast.AST, names: dict[str, str], timed: Collection[str] = ()) -> list[str]:
+    """The clocks in an expression, or the variables that hold what one said."""
+    called = [_dotted(node.func, names) for node in ast.walk(value) if isinstance(node, ast.Call)]
+    held = [node.id for node in ast.walk(value) if isinstance(node, ast.Name)]
+    return [name for name in called if name in CLOCKS] + [name for name in held if name in timed]
 
 
 # Paths of a run may be those of an object store, which these know nothing of.
@@ -235,12 +271,18 @@ def test_paths_of_a_run_may_be_those_of_a_store(root: Path):
 def test_no_randomness_but_that_of_named_streams(root: Path):
     found = {
         str(path.relative_to(root)): uses
-        for path in (root / "jkd").rglob("*.py")
+        for folder in ("jkd", "configs")
+        for path in (root / folder).rglob("*.py")
         if path.relative_to(root).as_posix() not in KEYS_ARE_MADE_IN and (uses := _randomness(path.read_text()))
     }
-    assert not found, {
-        name: FORBIDDEN.get(uses[0].split(": ")[1], "a clock is no seed") for name, uses in found.items()
-    }
+    assert not found, f"randomness is jkd.random's to make, from named streams, and a clock is no seed: {found}"
+
+
+def test_what_may_be_taken_of_jax_makes_no_key():
+    import jax
+
+    assert all(hasattr(jax.random, name) for name in RANDOM_OF_JAX)
+    assert not {"key", "PRNGKey", "wrap_key_data", "clone"} & set(RANDOM_OF_JAX)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +299,38 @@ def test_no_randomness_but_that_of_named_streams(root: Path):
         "from jax.random import key",
         "import time\nfrom jkd import random\nrandom.key('init', int(time.time()))",
         "import os\nmake(seed=os.getpid())",
+        "from jax.random import *",
+        "from numpy import *",
+        "import jax\njax.random.rbg_key(0)",
+        "import jax\njax.random.threefry2x32_key(0)",
+        "import jax\nr = jax.random\nr.PRNGKey(0)",
+        "import jax\ngetattr(jax.random, 'PRNGKey')(0)",
+        "import jax.random as r\nr.key(0)",
+        "from jax import random as r\nf = r",
+        "from jax._src.random import PRNGKey",
+        "from jax._src import random",
+        "from jax._src import prng",
+        "import jax._src.random",
+        "import jax\njax._src.random.PRNGKey(0)",
+        "from jax.extend import random",
+        "from flax import nnx\nnnx.Rngs(0)",
+        "import flax\nflax.nnx.Rngs(0)",
+        "from flax.nnx import Rngs",
+        "import scipy\nscipy.stats.norm.rvs()",
+        "from scipy.stats import norm\nnorm.rvs(3)",
+        "from scipy import stats\nstats.norm(0, 1).rvs(3)",
+        "import networkx as nx\nnx.gnp_random_graph(5, 0.5)",
+        "from networkx import gnp_random_graph",
+        "import scipy.sparse as sp\nsp.random(3, 3)",
+        "import os\nos.urandom(4)",
+        "import os\nos.getrandom(4)",
+        "from os import urandom",
+        "from secrets import token_bytes",
+        "from uuid import uuid4",
+        "import importlib\nimportlib.import_module('numpy.random')",
+        "import time\nfrom jkd import random\nnow = int(time.time())\nrandom.key('init', now)",
+        "from time import time_ns as now\nmake(seed=now())",
+        "from datetime import datetime\nmake(seed=datetime.now().second)",
     ],
 )
 def test_each_of_these_would_be_found(text: str):
@@ -269,6 +343,12 @@ def test_each_of_these_would_be_found(text: str):
         "import time\nstarted = time.time()",
         "from jkd import random\nrandom.key('init', 0)",
         "import jax\njax.random.uniform(key)\njax.random.fold_in(key, 1)",
+        "import jax\njax.vmap(jax.random.bernoulli)(keys)",
+        "from jax.random import fold_in, uniform",
+        "from jkd.random import key\nkey('init', 0)",
+        "import time\nstarted = time.time()\nlog(started)",
+        "import networkx as nx\nnx.Graph()",
+        "order = random_order(edges='random')",
     ],
 )
 def test_none_of_these_is_found(text: str):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -32,8 +33,19 @@ def test_flags_are_set_in_time_or_not_claimed(before: str, said: str):
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch):
     own = f"{xla.CPU_FUSION.split('=')[0]}=LIBRARY_FUSION_TYPE_REDUCE", "--xla_gpu_deterministic_ops=false"
     monkeypatch.setenv("XLA_FLAGS", f"{' '.join(own)} --xla_force_host_platform_device_count=2")
-    xla.set_flags()
+    with pytest.warns(UserWarning, match=r"XLA_FLAGS has --xla_gpu_deterministic_ops=false, which wins over determ"):
+        xla.set_flags()
     assert xla.flags() == list(own)
+
+
+@pytest.mark.parametrize("given", ["--xla_gpu_deterministic_ops=true", "--xla_gpu_deterministic_ops", "", "false too"])
+def test_flags_that_agree_are_no_warning(monkeypatch: pytest.MonkeyPatch, given: str):
+    off = "--xla_gpu_deterministic_ops=0"
+    for flags, deterministic in ((given.replace("false too", off), given != "false too"), (f"{off} {given}", False)):
+        monkeypatch.setenv("XLA_FLAGS", f"{xla.CPU_FUSION} {flags} {xla.GPU_DETERMINISTIC}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            xla.set_flags(deterministic=deterministic)
 
 
 def test_elastic_reduction_pins_the_thread_pool_and_leaves_a_users_own(monkeypatch: pytest.MonkeyPatch):

@@ -1,10 +1,11 @@
 """Checkpoints: orbax writes them, SHA-256 digests say whether what is read back is what was written.
 
 orbax commits atomically and survives a kill, but restores silently from a file with a flipped bit and casts types
-without a word. So each committed checkpoint `STEP/` gets a sidecar `STEP.json`; without it a checkpoint does not count.
-It holds the digest of every file, compared before orbax reads a byte (some of its files do not bear on any leaf, and no
-damaged one is parsed); the digest of every leaf as it was in memory, compared with what comes back (so that a write
-that went wrong shows, too); and its own.
+without a word. So each committed checkpoint `STEP/` gets a sidecar `STEP.json`, and after it an empty file
+`STEP/sealed`. With neither a checkpoint does not count: it is what a kill left of a save. Without the sidecar alone it
+is damaged. The sidecar holds the digest of every file, compared before orbax reads a byte (some of its files do not
+bear on any leaf, and no damaged one is parsed); the digest of every leaf as it was in memory, compared with what comes
+back (so that a write that went wrong shows, too); and its own.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from jkd.train.state import TrainState
 
 KEEP = 2
 KEYS = {"inputs", "made_of", "changes", "leaves", "files", "step", "seal"}  # of a sidecar
+SEALED = "sealed"  # says that there was a sidecar, which may get lost
 FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # no use to try again
 
 
@@ -45,6 +47,7 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
         stored = {"inputs": inputs, "leaves": digest.of_leaves(tree), "files": _files(target), "step": step}
         stored |= {"made_of": getattr(inputs, "made_of", None), "changes": changes_of(folder, inputs, before=step)}
         files.write_json(_sidecar(target), stored | {"seal": digest.of_json(stored)})
+        (target / SEALED).touch()
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError):
             _remove(target)
@@ -77,14 +80,16 @@ def _write(target: Path, tree: Any) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of the committed checkpoints, ascending; what should stand beside a sidecar may be missing."""
-    return sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit())
+    """The steps of the committed checkpoints, ascending; of each, folder or sidecar may be missing since."""
+    names = {path.stem for path in folder.glob("*.json")} | {path.parent.name for path in folder.glob(f"*/{SEALED}")}
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
     """The newest sound checkpoint, or None when there is none at all.
 
-    A damaged one is named in a warning and the one before it is tried.
+    A damaged one is named in a warning and the one before it is tried. What a kill left of a save is removed, all else
+    only once a sound one is read.
 
     Args:
       folder: where `save` wrote.
@@ -98,7 +103,6 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
     """
     files.check_writable(folder)  # what could not be saved in hours is refused now
     files.remove_drafts(folder)
-    _tidy(folder)
     problems = []
     for step in reversed(steps(folder)):
         try:
@@ -108,11 +112,13 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
             continue
         if problems:
             warnings.warn(f"{' '.join(problems)} Going on from step {step}.", stacklevel=2)
+        _tidy(folder)
         return state
     if problems:
         raise UserError(
             f"no sound checkpoint in {folder}: {' '.join(problems)} Delete the folder to start this part again."
         )
+    _tidy(folder)
     return None
 
 
@@ -197,8 +203,9 @@ def _sealed(path: Path) -> dict[str, Any]:
 
 
 def _files(path: Path) -> dict[str, str]:
-    """SHA-256 of every file below a checkpoint's folder, by relative path."""
-    return {entry.relative_to(path).as_posix(): digest.of_file(entry) for entry in places.files_below(path)}
+    """SHA-256 of every file below a checkpoint's folder, by relative path; but for the one that comes last."""
+    found = (entry for entry in places.files_below(path) if entry != path / SEALED)
+    return {entry.relative_to(path).as_posix(): digest.of_file(entry) for entry in found}
 
 
 def _tidy(folder: Path) -> None:
@@ -214,7 +221,8 @@ def _sidecar(path: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    """The sidecar first: without it the checkpoint no longer counts, whenever the removal is interrupted."""
+    """What makes it count first, the sidecar last of that: interrupted, it is sound, or no longer counts."""
+    (path / SEALED).unlink(missing_ok=True)
     _sidecar(path).unlink(missing_ok=True)
     places.remove_tree(path)
 

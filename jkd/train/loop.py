@@ -5,6 +5,7 @@ the data is the step, and resuming needs nothing else.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from jkd.train.metrics import MetricsLog
 from jkd.train.record import Record, of_given
 from jkd.train.state import PyTree, TrainState
 
+ASK_EVERY = 10.0  # seconds between two questions of several processes whether to stop
+MOST_STEPS = 10_000  # between two of them
 Evaluate = Callable[[PyTree], dict[str, float]]
 
 
@@ -79,6 +82,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
     written = setup.folder if processes.first() else None
     log = MetricsLog(written, settings.log_every, steps, start=step)
     record: Record | None = None
+    asked = _Asked(step)
     pending: list[tuple[int, int, dict[str, Any], dict[str, jax.Array]]] = []
 
     def flush() -> None:
@@ -97,6 +101,9 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
     def save() -> None:
         flush()  # a state that is not finite is never saved
         _check_finite(state, setup.folder)
+        log.sync()
+        if record:
+            record.sync()
         if checkpoints and processes.first():
             checkpoint.save(checkpoints, state, setup.inputs)
         if checkpoints:
@@ -128,8 +135,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
                     setup.progress(step, steps, log.lines[-1]["loss"] if log.lines else float("nan"))
             if setup.evaluate and settings.eval_every and (_passed(settings.eval_every, before, step) or step == last):
                 log.write(step, {f"val_{key}": value for key, value in setup.evaluate(state.variables).items()})
-            # Several processes ask one another only now and then: it makes them wait for the step.
-            stop = processes.any_of(interrupt.requested()) if logs or processes.count() == 1 else False
+            stop = asked.to_stop(step)
             if stop or step == last < steps or (_passed(settings.checkpoint_every, before, step) and step < last):
                 save()
                 saved = step
@@ -143,6 +149,29 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
         if setup.folder and processes.count() > 1:
             processes.agree(digest.of_tree(jax.tree.map(np.asarray, state.params)), f"the parameters of {setup.folder}")
     return state
+
+
+class _Asked:
+    """Whether a stop was asked for, here or in another process; all call with the same steps and hear the same.
+
+    One process knows at once. Several ask one another only every `ASK_EVERY` seconds or so, since it makes them wait
+    for the step: at a step that they agreed on when they last asked, by the clock of process 0.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._before, self._at, self._next = time.monotonic(), step, step + 1
+
+    def to_stop(self, step: int) -> bool:
+        if processes.count() == 1:
+            return interrupt.requested()
+        if step < self._next:
+            return False
+        now = time.monotonic()
+        pace = (now - self._before) / (step - self._at)  # seconds a step; of the first ones compilation is a part
+        heard = processes.gather(np.array([[interrupt.requested(), min(ASK_EVERY / max(pace, 1e-6), MOST_STEPS)]]))
+        self._before, self._at = now, step
+        self._next = step + max(1, int(heard[0, 1]))
+        return bool(heard[:, 0].any())
 
 
 @contextlib.contextmanager

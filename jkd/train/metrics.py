@@ -68,6 +68,11 @@ class MetricsLog:
                 f"cannot write {self._file.name}: {error.strerror or error}. Free space or check permissions."
             ) from None
 
+    def sync(self) -> None:
+        """Has an object store, too, hold all lines up to here."""
+        if self._file is not None:
+            self._file.flush()
+
     def close(self) -> None:
         """Closes the files. What matters has been written by then, so a full disk is no reason to fail here."""
         for file in (self._file, self._events):

@@ -98,6 +98,12 @@ class Record:
             self._lines.write((json.dumps(line) + "\n").encode())
         self._pending.clear()
 
+    def sync(self) -> None:
+        """Has an object store, too, hold all up to here: a checkpoint's record is there before the checkpoint is."""
+        self.flush()
+        self._rows.flush()
+        self._lines.flush()
+
     def close(self) -> None:
         """Ends the thread and closes the files."""
         self._hasher.shutdown(cancel_futures=True)

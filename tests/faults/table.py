@@ -37,7 +37,7 @@ FAULTS = {
         "found in 5 s, replaced once with the same order, else exit; orphans end",
     ),
     18: (
-        "one of two processes killed",
+        "one of two processes killed or hanging",
         "the other ends in a minute, with rank and step; one alone goes on to the same bits",
     ),
     19: ("typos, wrong types and conflicts in configs", "refused before jax is loaded, with the nearest key"),

@@ -167,9 +167,9 @@ def test_whichever_write_of_a_save_fails_the_good_checkpoint_stays(tries: Any, r
     trials = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(trials) >= 12 and sum(trial["hit"] for trial in trials) > 0.9 * len(trials)
     for trial in trials:
-        with tries(trial):
-            if not trial["hit"]:  # this save had a write less than the first
-                trial |= {"kind": "EIO once"}
+        if not trial["hit"]:  # this save had a write less than the first: nothing was injected
+            trial |= {"kind": "EIO once"}
+        with tries(trial) if trial["hit"] else contextlib.nullcontext():
             reason = {"full": "no space left on device", "EIO": "input/output error", "EIO once": ""}[trial["kind"]]
             assert reason in trial["said"].lower() and bool(reason) == bool(trial["said"])
             assert trial["restored"] == trial["before"] + (not reason) and trial["after"] == 1 and not trial["left"]
@@ -191,7 +191,7 @@ def test_what_may_pass_is_tried_three_times_more_then_told(
         "image": image.read,
     }
     for what, action in actions.items():
-        for failures in range(5):
+        for failures in range(1, 5):
             with tries(f"{what}, {failures} failures"), monkeypatch.context() as patched:
                 waited.clear()
                 opened = _opened(tmp_path, failures, number)

@@ -10,7 +10,6 @@ import pytest
 from jkd.train import finite
 from jkd.train.state import TrainState
 
-pytestmark = pytest.mark.fault(10)
 CHUNK = {"step": np.arange(8, 12, dtype=np.int32), "id": np.arange(12, dtype=np.int32).reshape(4, 3)}
 
 
@@ -31,6 +30,7 @@ def test_a_sound_chunk_is_nothing_to_describe():
     assert finite.describe(_state(), CHUNK, _metrics()) is None
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("at", range(4))
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_the_first_broken_step_is_named_with_its_batch(at: int, value: float):
@@ -42,11 +42,13 @@ def test_the_first_broken_step_is_named_with_its_batch(at: int, value: float):
     assert found["terms"] == ["loss", "kd", "gradient_norm"]
 
 
+@pytest.mark.fault(10)
 def test_a_gradient_breaks_before_the_loss_does():
     found = finite.describe(_state(), CHUNK, _metrics(gradient_norm=(1, np.inf), loss=(2, np.nan)))
     assert (found["step"], found["what"], found["terms"]) == (10, "gradient_norm", ["gradient_norm"])
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("part", ["params", "batch_stats", "objective", "opt_state", "ema"])
 def test_the_first_leaf_is_named_though_all_metrics_are_finite(part: str):
     broken = {"a": np.ones(2, np.float32), "b": {"c": np.array([1, np.nan], np.float32)}, "count": np.int32(3)}
@@ -54,12 +56,14 @@ def test_the_first_leaf_is_named_though_all_metrics_are_finite(part: str):
     assert (found["leaf"], found["what"], found["step"]) == (f"{part}/b/c", f"{part}/b/c", 12)
 
 
+@pytest.mark.fault(10)
 def test_bfloat16_leaves_are_looked_at_too():
     import jax.numpy as jnp
 
     assert finite.first_leaf(_state(params={"a": jnp.full(2, jnp.nan, jnp.bfloat16)})) == "params/a"
 
 
+@pytest.mark.fault(10)
 def test_the_refusal_says_all_and_keeps_the_batch(tmp_path: Path):
     broken = _state(params={"dense": {"kernel": np.full((2, 2), np.nan, np.float32)}})
     found = finite.describe(broken, CHUNK, _metrics(loss=(2, np.nan), kd=(2, np.nan)))

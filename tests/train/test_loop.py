@@ -13,9 +13,11 @@ import pytest
 
 from jkd import digest, sharding
 from jkd.errors import UserError
-from jkd.train import checkpoint, interrupt, metrics
+from jkd.train import checkpoint, interrupt, loop, metrics
 from jkd.train.dispatch import MeshStep
 from jkd.train.loop import Fit, fit
+from jkd.train.metrics import MetricsLog
+from jkd.train.record import Record
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,19 @@ def test_cut_at_any_step_it_goes_on_to_the_same_bits(setup: Any, run: Any, tmp_p
         assert int(fit(*setup(run, tmp_path), stop_at=cut).step) == cut
     assert _digest(fit(*setup(run, tmp_path))) == _digest(whole)
     assert [line["step"] for line in metrics.read(tmp_path / "metrics.jsonl")] == list(range(4, 41, 4))
+
+
+def test_what_a_checkpoint_goes_on_from_is_written_before_it(
+    setup: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    order: list[str] = []
+    for kind, name in ((MetricsLog, "sync"), (Record, "sync"), (checkpoint, "save")):
+        real = getattr(kind, name)
+        monkeypatch.setattr(
+            kind, name, lambda *given, real=real, kind=kind: [order.append(kind.__name__), real(*given)]
+        )
+    fit(*setup(run, tmp_path), stop_at=8)
+    assert order == ["MetricsLog", "Record", "jkd.train.checkpoint"]
 
 
 def test_metrics_lines_and_events_are_written(setup: Any, run: Any, tmp_path: Path):
@@ -122,6 +137,20 @@ def test_all_checkpoints_bad_is_refused_never_restarted(setup: Any, run: Any, tm
         fit(*setup(run, tmp_path))
 
 
+def test_a_part_whose_sidecars_are_lost_is_refused_and_its_data_kept(setup: Any, run: Any, tmp_path: Path):
+    for step in (8, 16):
+        fit(*setup(run, tmp_path), stop_at=step)
+    folder = tmp_path / "checkpoints"
+    for step in (8, 16):
+        (folder / f"{step}.json").rename(tmp_path / f"{step}.json")
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"no sound checkpoint in {folder}: \S+/16\.json is missing.* Delete the"):
+            fit(*setup(run, tmp_path))
+    (tmp_path / "8.json").rename(folder / "8.json")
+    with pytest.warns(UserWarning, match=r"/16\.json is missing.* Going on from step 8"):
+        assert _digest(fit(*setup(run, tmp_path))) == _digest(fit(*setup(run)))
+
+
 def test_a_wrong_shape_names_every_leaf(setup: Any, run: Any, tmp_path: Path, problem: Any):
     _, state = setup(run, tmp_path)
     checkpoint.save(tmp_path / "checkpoints", state, "made of this")
@@ -141,11 +170,12 @@ def test_a_wrong_dtype_is_refused_not_cast(setup: Any, run: Any, tmp_path: Path)
         checkpoint.restore(tmp_path / "checkpoints", half, "made of this")
 
 
-def test_a_checkpoint_without_its_sidecar_does_not_count(setup: Any, run: Any, tmp_path: Path):
+def test_a_checkpoint_that_a_kill_left_without_its_sidecar_does_not_count(setup: Any, run: Any, tmp_path: Path):
     _, state = setup(run, tmp_path)
     checkpoint.save(tmp_path, state, "x")
     (tmp_path / "0.json").unlink()
-    assert checkpoint.restore(tmp_path, state, "x") is None
+    (tmp_path / "0" / "sealed").unlink()  # so it stands when a kill comes before the sidecar is written
+    assert checkpoint.restore(tmp_path, state, "x") is None and not list(tmp_path.iterdir())
 
 
 def test_only_the_newest_two_are_kept(setup: Any, run: Any, tmp_path: Path):
@@ -188,6 +218,29 @@ def test_parameters_that_the_last_step_broke_are_refused(setup: Any, run: Any, a
 
     with pytest.raises(UserError, match=r"params/\S+ is not finite after step 40 of .*clip"):
         fit(replace(one, step=altered(one.step, step)), state)
+
+
+def test_several_processes_ask_at_agreed_steps_that_take_about_ten_seconds(monkeypatch: pytest.MonkeyPatch):
+    now, heard = [0.0], [np.array([False, True])]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(loop.processes, "count", lambda: 2)
+    gathered: list[int] = []
+
+    def gather(own: np.ndarray) -> np.ndarray:
+        gathered.append(int(own[0, 1]))
+        return np.stack([own[0], [heard[0][1], 7]])  # process 1 has another clock, which does not count
+
+    monkeypatch.setattr(loop.processes, "gather", gather)
+    heard[0] = np.array([False, False])
+    asked, at = loop._Asked(100), []
+    for step in range(104, 20_000, 4):
+        now[0] += 60.0 if step == 104 else 0.4  # the first compiles
+        before = len(gathered)
+        assert not asked.to_stop(step)
+        at += [step] * (len(gathered) - before)
+    assert at[:3] == [104, 108, 208] and set(np.diff(at[2:])) == {100}
+    heard[0] = np.array([False, True])
+    assert asked.to_stop(at[-1] + 100)
 
 
 def test_handlers_are_put_back_after_listening():

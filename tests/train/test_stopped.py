@@ -2,16 +2,18 @@
 
 import os
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jkd import digest, files, sharding
 from jkd.errors import UserError
+from jkd.objective import Objective
 from jkd.train import checkpoint, interrupt, metrics
 from jkd.train.dispatch import MeshStep
 from jkd.train.loop import Fit, fit
@@ -59,6 +61,36 @@ def test_a_signal_at_any_step_saves_and_the_run_goes_on_to_the_same_bits(
                 fit(*setup(run, folder, batches=batches))
             assert caught.value.code == 128 + number
             assert checkpoint.steps(folder / "checkpoints") == [CALL * (at + 1)]
+            assert _digest(fit(*setup(run, folder))) == whole
+
+
+@dataclass(frozen=True)
+class Steep(Objective):
+    """An objective with a root of zero in it from some step on: the loss is what it was, its gradient is not finite."""
+
+    broken: int = 0
+
+    def __call__(self, params: Any, student: Any, teacher: Any, given: Any, progress: Any) -> Any:
+        value, terms = super().__call__(params, student, teacher, given, progress)
+        mean = jnp.mean(student.anchors.logits)
+        root = jnp.sqrt(jnp.where(progress * STEPS > self.broken - 1.5, mean - jax.lax.stop_gradient(mean), 1.0))
+        return value + (root - jax.lax.stop_gradient(root)), terms
+
+
+@pytest.mark.fault(10)
+def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is(setup: Any, run: Any, tmp_path: Path, tries: Any):
+    whole, chance = _digest(fit(*setup(run))), np.random.default_rng(4)
+    for broken in chance.permutation(np.arange(9, STEPS + 1))[: tries.count(1, 10)].tolist():
+        folder = tmp_path / str(broken)
+        one, state = setup(run, folder)
+        objective = Steep(**vars(one.step.program.objective), broken=broken)
+        steep = MeshStep(replace(one.step.program, objective=objective), sharding.make_mesh(1))
+        with tries(f"step {broken}"):
+            fit(*setup(run, folder), stop_at=8)
+            with pytest.raises(UserError, match=rf"gradient_norm is (nan|inf) at step {broken} of {folder}\b"):
+                fit(replace(one, step=steep), state)
+            assert np.isfinite(files.read_json(folder / "nonfinite.json")["metrics"]["loss"])
+            assert checkpoint.steps(folder / "checkpoints") == [8]
             assert _digest(fit(*setup(run, folder))) == whole
 
 
