@@ -96,6 +96,21 @@ def appender(path: Path) -> "IO[bytes] | places.Rewritten":
         raise UserError(f"cannot write {path}: {error.strerror or error}. Free space or check permissions.") from None
 
 
+def append(file: "IO[bytes] | places.Rewritten", data: bytes) -> None:
+    """Adds all of `data` to what `appender` opened: a disk that is nearly full takes a part without a word.
+
+    Raises:
+      UserError: there is no space, or the file cannot be written any more.
+    """
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"cannot write {file.name}: {why}. Free space or check permissions.") from None
+
+
 def remove_drafts(folder: Path) -> None:
     """Removes what killed processes had begun to write; only for who holds the folder's lock."""
     if not processes.first() or places.is_remote(folder):

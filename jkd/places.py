@@ -125,7 +125,7 @@ class Rewritten:
         self._behind = False
         self._due = 0.0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Adds to the end."""
         self._data += data
         self._behind = True

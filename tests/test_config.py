@@ -175,7 +175,9 @@ def test_every_shipped_config_and_variant_resolves(root: Path):
     for path in files:
         for variant in _variants(path):
             config = configs.load(f"{path}:{variant}" if variant else str(path))
-            if config.data.source == "images":  # these ask for a path on the command line
+            if (
+                config.data.source in ("images", "yolo") and not config.data.path
+            ):  # these ask for a path on the command line
                 configs.override(config, "data.path", "anywhere")
             configs.resolve(config)
             assert "jkd distill --config=" in path.read_text().split('"""')[1], f"{path} does not show its command"

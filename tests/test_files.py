@@ -100,3 +100,19 @@ def test_drafts_of_killed_processes_go_and_nothing_else(tmp_path: Path):
         (tmp_path / name).write_text("")
     files.remove_drafts(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".lock", "result.json", "x.tmp"]
+
+
+def test_what_is_appended_is_all_there_or_refused(tmp_path: Path):
+    class Short:  # as a disk that is nearly full
+        name, taken = "short", b""
+
+        def write(self, data: bytes) -> int:
+            self.taken += bytes(data[:3])
+            return len(data[:3])
+
+    short = Short()
+    files.append(short, b"12345678")  # type: ignore[arg-type]
+    assert short.taken == b"12345678"
+    if os.path.exists("/dev/full"):
+        with pytest.raises(UserError, match="cannot write /dev/full: No space left on device"):
+            files.append(files.appender(Path("/dev/full")), b"1")

@@ -59,8 +59,8 @@ class MetricsLog:
         self.lines.append(line)
         if self._file is None:
             return
+        files.append(self._file, (json.dumps(line) + "\n").encode())
         try:
-            self._file.write((json.dumps(line) + "\n").encode())
             if self._events:
                 self._events.write(step, values)
         except OSError as error:

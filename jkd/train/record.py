@@ -82,7 +82,7 @@ class Record:
         """Appends the rows of the steps just done."""
         data = _bytes(rows)
         self._since.append(data)
-        self._rows.write(data)
+        files.append(self._rows, data)
 
     def digest(self, state: TrainState, loss: float) -> None:
         """Takes a copy of the state for the next line. Rows up to it have been added."""
@@ -95,7 +95,7 @@ class Record:
         """Writes the lines whose state is hashed, waiting for it."""
         for line, hashed in self._pending:
             self.chain = _chained(self.chain, line | {"parts": hashed.result()}, into=line)
-            self._lines.write((json.dumps(line) + "\n").encode())
+            files.append(self._lines, (json.dumps(line) + "\n").encode())
         self._pending.clear()
 
     def sync(self) -> None:
