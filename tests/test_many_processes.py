@@ -24,11 +24,14 @@ SMALL = (
 ONE_DEVICE = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
 
 
-def _start(tiny: Any, workdir: Path, *flags: str, processes: int = 2, code: tuple[str, ...] = ("", "")) -> list[Any]:
+def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    group = (f"--coordinator=localhost:{port}", f"--processes={processes}") if processes > 1 else ()
+        return int(free.getsockname()[1])
+
+
+def _start(tiny: Any, workdir: Path, *flags: str, processes: int = 2, code: tuple[str, ...] = ("", "")) -> list[Any]:
+    group = (f"--coordinator=localhost:{_free_port()}", f"--processes={processes}") if processes > 1 else ()
     common = ("distill", f"--config={tiny.file}", f"--workdir={workdir}", *SMALL, *flags, *group)
     ranks = [(f"--process={rank}",) if group else () for rank in range(processes)]
     return [tiny.start(*common, *rank, code=code[index], environment=ONE_DEVICE) for index, rank in enumerate(ranks)]
@@ -163,28 +166,22 @@ def test_flags_that_do_not_go_together_are_refused(tiny: Any, tmp_path: Path, fl
     assert started.returncode == 2 and errors.startswith("jkd: --") and errors.count("\n") == 1
 
 
-def test_a_coordinator_that_is_not_there_is_one_message(tiny: Any, tmp_path: Path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    flags = (f"--coordinator=localhost:{port}", "--processes=2", "--process=1")
-    arguments = ("distill", f"--config={tiny.file}", f"--workdir={tmp_path / 'run'}", *flags)
-    started = tiny.start(*arguments, environment={"JKD_PATIENCE": "1"})
-    _, errors = started.communicate(timeout=LIMIT)
-    assert started.returncode == 2 and errors.count("\n") == 1
-    assert errors.startswith(f"jkd: --coordinator: nobody answers at localhost:{port}")
-
-
-def test_processes_that_do_not_come_are_one_message(tiny: Any, tmp_path: Path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    flags = (f"--coordinator=localhost:{port}", "--processes=2", "--process=0")
+@pytest.mark.parametrize(
+    ("rank", "message"),
+    [
+        (1, "jkd: --coordinator: nobody answers at localhost:{port}"),
+        (0, "jkd: --distributed: not all processes have come in 2 s. Start each of them"),
+    ],
+    ids=["no coordinator", "nobody else"],
+)
+def test_others_that_are_not_there_are_one_message(tiny: Any, tmp_path: Path, rank: int, message: str):
+    port = _free_port()
+    flags = (f"--coordinator=localhost:{port}", "--processes=2", f"--process={rank}")
     arguments = ("distill", f"--config={tiny.file}", f"--workdir={tmp_path / 'run'}", *flags)
     started = tiny.start(*arguments, environment={"JKD_PATIENCE": "2"})
     _, errors = started.communicate(timeout=LIMIT)
     assert started.returncode == 2 and errors.count("\n") == 1
-    assert errors.startswith("jkd: --distributed: not all processes have come in 2 s. Start each of them")
+    assert errors.startswith(message.format(port=port))
 
 
 def test_a_patience_that_is_no_number_is_one_message(monkeypatch: pytest.MonkeyPatch):
