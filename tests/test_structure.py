@@ -235,7 +235,7 @@ MAY_USE_THE_DISK = {
     "jkd/cli.py": "/dev/null, and the package's own folder",
     "jkd/environment.py": "/proc/cpuinfo, and the package's own folder",
     "jkd/config/resolve.py": "config files, which Python loads",
-    "jkd/pretrained/callable.py": "modules, which Python loads",
+    "jkd/pretrained/own_source.py": "the files of modules, which Python loads",
     "jkd/report/page.py": "a file of the package",
     "jkd/data/digits.py": "a file of the package",
     "jkd/data/trec.py": "files of the package",
