@@ -16,6 +16,7 @@ def _cleaned(boxes, relative=False, **more):
     return cleaned(given, (40, 60), 2, "a.jpg", found), found
 
 
+@pytest.mark.fault(15)
 @given(BOXES, st.booleans())
 def test_whatever_comes_what_stays_is_inside_and_has_an_area(boxes, relative):
     made, found = _cleaned(boxes, relative)
@@ -25,6 +26,7 @@ def test_whatever_comes_what_stays_is_inside_and_has_an_area(boxes, relative):
     assert found.boxes == len(boxes) == len(made.classes) + found.small + found.broken
 
 
+@pytest.mark.fault(15)
 def test_each_rule_is_counted():
     boxes = [
         [5, 5, 10, 10],  # as it should be
@@ -47,6 +49,7 @@ def test_shares_become_pixels_and_a_known_area_stays():
     np.testing.assert_allclose(made.area, [7, 2400])
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("number", [-1, 2])
 def test_an_unknown_class_is_refused_by_name(number):
     given = annotation([[0, 0, 9, 9]], [number], names=["zebra"])
@@ -54,11 +57,13 @@ def test_an_unknown_class_is_refused_by_name(number):
         cleaned(given, (40, 60), 2, "a.jpg", Found())
 
 
+@pytest.mark.fault(15)
 def test_too_many_boxes_of_one_image_are_refused():
     with pytest.raises(UserError, match="10001 boxes, over 10000"):
         _cleaned(np.tile([0.0, 0, 9, 9], (MOST_BOXES + 1, 1)))
 
 
+@pytest.mark.fault(15)
 def test_broken_boxes_are_refused_or_skipped_up_to_the_limit():
     _, found = _cleaned([[9, 5, 4, 9], *[[0, 0, 9, 9]] * 9])
     with pytest.raises(UserError, match=r"1 of 10 boxes .* a\.jpg, object 0: \[9.0, 5.0, 4.0, 9.0\].*skip"):
@@ -68,6 +73,7 @@ def test_broken_boxes_are_refused_or_skipped_up_to_the_limit():
         judge(found, "train", "skip", 0.05)
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("names", [[], ["a", "a"]])
 def test_class_names_must_be_some_and_distinct(names):
     with pytest.raises(UserError, match="distinct class names"):

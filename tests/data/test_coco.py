@@ -60,6 +60,7 @@ def test_a_file_without_annotations_lists_images_without_labels(root):
     assert train.labels.tolist() == [-1, -1] and len(train.object_classes) == 0
 
 
+@pytest.mark.fault(15)
 def test_an_image_without_objects_is_annotated(root):
     content = _content(0)
     content["annotations"] = content["annotations"][:2]
@@ -80,6 +81,7 @@ def _objects(**differs):
     return _broken(annotations=[_content(0)["annotations"][0] | differs])
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -107,6 +109,7 @@ def test_what_is_wrong_is_refused(root, text, message):
         load(_settings(root))
 
 
+@pytest.mark.fault(15)
 def test_an_image_of_another_size_than_annotated_is_refused_or_skipped(root):
     Image.new("RGB", (40, 60)).save(root / "train/b.png")
     with pytest.raises(UserError, match=r"is 60x40 .* its annotation is for 40x60"):

@@ -35,6 +35,7 @@ def test_keys_may_be_named_and_a_missing_label_is_none() -> None:
     ]
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
     ("line", "why"),
     [
@@ -51,6 +52,7 @@ def test_a_line_of_another_form_is_unusable_and_named(line: str, why: str) -> No
     assert (good.why, after.why, bad.line) == ("", "", 2) and why in bad.why
 
 
+@pytest.mark.fault(14)
 def test_keys_that_are_not_there_are_refused() -> None:
     with pytest.raises(UserError, match=r"no key 'txt' \(data\.text\)\. Did you mean 'text'"):
         read('{"text": "x", "label": "a"}', "txt")

@@ -28,6 +28,7 @@ def test_a_character_cut_by_a_chunk_is_whole_again(monkeypatch: pytest.MonkeyPat
         assert list(lines_of("\ufeffäé\r\n€𝄞\nx".encode(), "x")) == ["äé", "€𝄞", "x"]
 
 
+@pytest.mark.fault(14)
 def test_bytes_that_do_not_decode_are_named_by_line_and_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     data = "ä\nbö\nc".encode() + b"\xff" + b"d\n" + "ü".encode()[:1]
     for size in (1, 2, 3, 100):
@@ -39,6 +40,7 @@ def test_bytes_that_do_not_decode_are_named_by_line_and_byte(monkeypatch: pytest
         assert list(lines_of(data, "t.csv", errors="replace")) == ["ä", "bö", "c\ufffdd", "\ufffd"]
 
 
+@pytest.mark.fault(14)
 def test_a_line_without_end_is_refused_before_all_of_it_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "LINE", 100)
     monkeypatch.setattr(lines, "CHUNK", 32)
@@ -56,12 +58,14 @@ def test_a_line_without_end_is_refused_before_all_of_it_is_held(monkeypatch: pyt
     assert len(list(lines_of(b"x" * 100 + b"\n" + b"y" * 100, "x"))) == 2
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("encoding", ["utf8x", "hex", "zip", "rot13", "", "a\0b"])
 def test_what_is_no_text_encoding_is_refused(encoding: str) -> None:
     with pytest.raises(UserError, match=r"data\.encoding: there is no text encoding"):
         list(lines_of(b"", "x", encoding))
 
 
+@pytest.mark.fault(14)
 def test_a_missing_or_too_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"cannot be read \(No such file"):
         list(read_lines(tmp_path / "nowhere.csv"))
@@ -71,6 +75,7 @@ def test_a_missing_or_too_large_file_is_refused(tmp_path: Path, monkeypatch: pyt
         list(read_lines(tmp_path / "large.csv"))
 
 
+@pytest.mark.fault(14)
 def test_a_lone_carriage_return_becomes_a_control_character_inside_the_line() -> None:
     for before, after in product(("", "a"), repeat=2):
         assert list(lines_of(f"{before}\r{after}x\r\n".encode(), "x")) == [f"{before}\v{after}x"]

@@ -13,6 +13,7 @@ def rows(*texts: str) -> Iterator[Row]:
     return (Row(f"{number:06d}", text, "a", line=number + 1) for number, text in enumerate(texts))
 
 
+@pytest.mark.fault(14)
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=())))
 def test_cleaning_twice_is_cleaning_once_and_what_is_left_can_be_written(text: str) -> None:
@@ -23,6 +24,7 @@ def test_cleaning_twice_is_cleaning_once_and_what_is_left_can_be_written(text: s
     assert cleaned.isprintable() or not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in cleaned)
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
     ("text", "cleaned", "touched"),
     [
@@ -47,18 +49,21 @@ def test_texts_say_the_same_whatever_their_case_and_punctuation() -> None:
     assert same("?!") == same("?!") != same("!?")  # no words: the text itself
 
 
+@pytest.mark.fault(14)
 def test_each_kind_is_counted_once_a_text() -> None:
     made = collect(rows("a\0b\0c", "A b, c!", "\u202ax\0", "y" * 30), "set", "train", Rules(max_chars=20))
     assert made.texts == ["a b c", "A b, c!", "x", "y" * 20]
     assert made.counts == dict.fromkeys(COUNTS, 0) | {"control": 2, "bidi": 1, "cut": 1, "repeated": 1}
 
 
+@pytest.mark.fault(14)
 def test_ids_are_those_of_the_file_whatever_is_skipped() -> None:
     made = collect(rows("a", " ", "c"), "set", "train", Rules(broken="skip", broken_limit=0.5))
     assert made.ids == ["train/000000", "train/000002"]
     assert made.skipped == [("train/000001", "is empty")] and made.counts["empty"] == 1
 
 
+@pytest.mark.fault(14)
 def test_unusable_rows_are_refused_or_skipped_up_to_a_limit() -> None:
     with pytest.raises(UserError, match=r"1 of 3 rows cannot be used: line 2 is empty.*data\.broken='skip'"):
         collect(rows("a", "", "c"), "set", "train", Rules())

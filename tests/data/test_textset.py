@@ -109,6 +109,7 @@ def test_classes_by_number_or_name(tmp_path: Path, labels: tuple, names: tuple, 
     assert test.labels.tolist() == [train.classes.index(classes[numbers[labels.index(known[0])]])]
 
 
+@pytest.mark.fault(14)
 def test_texts_of_the_test_split_leave_the_training_split(tmp_path: Path) -> None:
     write(
         tmp_path,
@@ -132,6 +133,7 @@ def test_a_limit_keeps_a_part_of_a_larger_one_and_the_test_split(tmp_path: Path)
     assert len(opened(tmp_path, test_limit=1)[1]) == 1
 
 
+@pytest.mark.fault(14)
 def test_ten_megabytes_in_one_line_are_cut_and_counted(tmp_path: Path) -> None:
     huge = "<script>\x1b[31m " * 700_000
     write(tmp_path, train__csv=csv_of([*PAIRS, (huge, "bad")]), test__csv=csv_of([("x", "good")]))
@@ -140,6 +142,7 @@ def test_ten_megabytes_in_one_line_are_cut_and_counted(tmp_path: Path) -> None:
     assert max(map(len, train.texts(np.arange(len(train))))) <= DEFAULTS["max_chars"]
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
     ("differs", "message"),
     [
@@ -174,6 +177,7 @@ def test_refusals_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load(where)
 
 
+@pytest.mark.fault(14)
 def test_too_many_classes_are_a_wrong_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jkd.data.textset.CLASSES", 10)
     write(tmp_path, all__csv=csv_of([(f"t {i}", f"x{i}") for i in range(20)]))
@@ -194,6 +198,7 @@ def test_real_sets_have_the_counts_that_they_should(shared: Path) -> None:
     assert np.bincount(test.labels).tolist() == [912, 909]
 
 
+@pytest.mark.fault(14)
 @given(
     st.lists(
         st.sampled_from(

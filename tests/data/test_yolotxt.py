@@ -35,6 +35,7 @@ def test_an_image_without_text_is_not_annotated(root):
     assert load(_settings(root))[0].labels.tolist() == [0, -1]
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -54,12 +55,14 @@ def test_lines_that_are_wrong_are_refused(root, text, message):
         load(_settings(root))
 
 
+@pytest.mark.fault(15)
 def test_broken_boxes_are_skipped_if_asked_and_counted(root):
     (root / "labels/train/a.txt").write_text("1 0.5 0.5 nan 0.5\n1 0.5 0.5 0.5 0.5\n")
     train, _ = load(_settings(root, broken="skip", broken_limit=0.5))
     assert train.counts["broken"] == 1 and len(train.object_classes) == 1
 
 
+@pytest.mark.fault(15)
 def test_names_are_needed(root):
     (root / "classes.txt").unlink()
     with pytest.raises(UserError, match=r"class names \(data\.names\)"):

@@ -28,6 +28,14 @@ FAULTS = {
         "read by rule, or set aside by id; above `data.broken_limit` the run ends",
     ),
     13: ("decompression bombs, headers that lie", "refused from the header, in under 1 s and 1 GB"),
+    14: (
+        "texts of megabytes, empty, of bytes that do not decode, NUL, half surrogates, right to left",
+        "cut, cleaned or refused by a documented rule, counted",
+    ),
+    15: (
+        "boxes reversed, not finite, outside the image, without area, of an unknown class; no boxes",
+        "clipped, dropped or refused by a documented rule, counted",
+    ),
     16: (
         "a loader process that hangs",
         "found after `data.timeout`, says where, replaced once with the same order, else exit",
@@ -50,6 +58,7 @@ FAULTS = {
         "hostile edges, taxonomies and graphs signed anew",
         "refused by line or row; bounded memory; a lonely node keeps its belief",
     ),
+    26: ("a device that runs out of memory", "says what to lower; checkpoints are kept, and it goes on from them"),
     27: ("locale, time zone, hash seed, folder, umask, clock", "the same digests"),
     28: ("several runs in one folder, stale locks", "one waits or is refused; a dead owner's lock is free"),
     29: ("storage that fails once, or for good", "tried again up to 3 times, then one message"),

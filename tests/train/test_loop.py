@@ -220,6 +220,27 @@ def test_parameters_that_the_last_step_broke_are_refused(setup: Any, run: Any, a
         fit(replace(one, step=altered(one.step, step)), state)
 
 
+@pytest.mark.fault(26)
+@pytest.mark.parametrize("at", [4, 12])
+def test_a_device_that_runs_out_of_memory_says_what_to_lower_and_loses_nothing(
+    setup: Any, run: Any, altered: Any, tmp_path: Path, at: int
+):
+    for cut in range(4, at, 4):
+        fit(*setup(run, tmp_path), stop_at=cut)
+    one, state = setup(run, tmp_path)
+
+    def step(advance: Any, state: Any, chunk: Any) -> Any:
+        state, metrics = advance(state, chunk)
+        if int(state.step) >= at:
+            jax.block_until_ready(jax.numpy.ones((2**46,), jax.numpy.float32))  # 256 TiB, which the runtime refuses
+        return state, metrics
+
+    with pytest.raises(UserError, match=rf"too little memory for the steps of {tmp_path}\. Raise train\.accumulate"):
+        fit(replace(one, step=altered(one.step, step)), state)
+    assert checkpoint.steps(tmp_path / "checkpoints") == list(range(4, at, 4))[-2:]
+    assert _digest(fit(*setup(run, tmp_path))) == _digest(fit(*setup(run)))
+
+
 def test_several_processes_ask_at_agreed_steps_that_take_about_ten_seconds(monkeypatch: pytest.MonkeyPatch):
     now, heard = [0.0], [np.array([False, True])]
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
