@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.name = "sst2"
     config.seeds = (0, 1, 2)
     config.data.update(source="texts", path="../shared/data", train="sst2_phrases/train.tsv", test="sst2/test.tsv")
-    config.data.update(max_length=48, buckets=(32,), classes=("0", "1"), val=0.02)
+    config.data.update(max_length=48, buckets=(16, 32), classes=("0", "1"), val=0.02)
     config.graph.update(views=("teacher", "lexical"), diagnosis="holdout")
     config.teacher.update(model="bert", dropout=0.1, pooling="mean")
     # A fifth of the teacher: word vectors of 64 coordinates, since a table of 30,522 words of full width would alone be
@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.student.update(model="bert", width=256, depth=3, attention_heads=8, embedding_width=64, dropout=0.1)
     config.student.update(pooling="mean", init="teacher")
     for network, rate, epochs in ((config.teacher, 5e-5, 2), (config.student, 3e-4, 3)):
-        network.train.update(steps=0, epochs=epochs, batch=64, log_every=100, checkpoint_every=0)
+        network.train.update(steps=0, epochs=epochs, batch=64, log_every=100, checkpoint_every=0, group_by_length=50)
         network.train.optimizer.update(name="adamw", learning_rate=rate, warmup=0.1, schedule="linear", clip=1.0)
     labels = {"cross_entropy": 0.1}
     kd = labels | {"kd": {"weight": 0.9, "temperature": 2.0}}

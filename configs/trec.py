@@ -25,12 +25,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config = base.default()
     config.name = "trec"
     config.replicates = 3
-    config.data.update(source="trec", max_length=48, buckets=(24,), val=0.1)
+    config.data.update(source="trec", max_length=48, buckets=(16, 24), val=0.1)
     config.graph.update(views=("teacher", "lexical", "opening"), diagnosis="holdout")
     config.teacher.update(model="bert", width=128, depth=3, attention_heads=4, dropout=0.1)
     config.student.update(model="bert", width=96, depth=2, attention_heads=4, dropout=0.1)
     for network, rate, epochs in ((config.teacher, 5e-4, 6), (config.student, 1e-3, 12)):
-        network.train.update(steps=0, epochs=epochs, batch=32, log_every=50, checkpoint_every=0)
+        network.train.update(steps=0, epochs=epochs, batch=32, log_every=50, checkpoint_every=0, group_by_length=50)
         network.train.optimizer.update(name="adamw", learning_rate=rate, warmup=0.1, schedule="linear", clip=1.0)
     config.students = students()
     config.report.reference = "kd"

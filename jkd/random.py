@@ -34,6 +34,7 @@ STREAMS = (
     "dropout",  # per step and sample
     "edges",  # random-edge controls
     "folds",  # which fold a labelled sample falls into
+    "groups",  # in which order the batches of a group come, whose samples are sorted by length
     "init",  # network and objective parameters
     "labels",  # which samples are labelled
     "noise",  # label noise

@@ -58,6 +58,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.batch": (1, 10**7),
     "train.accumulate": (1, 10**5),
     "train.steps_per_call": (1, 10**5),
+    "train.group_by_length": (0, 10**5),
     "train.checkpoint_every": (0, 10**9),
     "train.digest_every": (1, 10**9),
     "train.log_every": (1, 10**9),

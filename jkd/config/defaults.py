@@ -36,6 +36,7 @@ def _network(model: str, width: int, depth: int) -> dict[str, Any]:
             epochs=0,  # passes over the samples trained on, where steps = 0
             batch=64,  # global batch size
             accumulate=1,  # micro-batches per step; relations still see the whole batch
+            group_by_length=0,  # texts: so many batches at a time are sorted by length, to pad less; 0 = as they come
             steps_per_call=1,  # steps run by one dispatch: > 1 for tiny networks; keep 1 for convolutions on CPU
             checkpoint_every=1000,  # steps; 0 = only when the run is stopped
             digest_every=1000,  # steps between lines of digests.jsonl, the SHA-256 of the whole state

@@ -54,6 +54,13 @@ def _epoch(seed: int, replicate: int, size: int, epoch: int) -> np.ndarray:
     return made
 
 
+@lru_cache(maxsize=8)
+def _turns(seed: int, replicate: int, group: int, batches: int) -> np.ndarray:
+    made = permutation("groups", seed, replicate, group, size=batches)
+    made.flags.writeable = False
+    return made
+
+
 @dataclass(frozen=True)
 class _Chunks:
     """A grain data source: element i is the i-th chunk of up to `per_call` steps from `start_step` on.
@@ -75,6 +82,7 @@ class _Chunks:
     seed: int
     replicate: int
     rows: slice
+    group: int
 
     def __len__(self) -> int:
         return -(-self.steps // self.per_call) - self.start_step // self.per_call
@@ -86,10 +94,10 @@ class _Chunks:
     def __getitem__(self, index: int) -> Batch:
         first, last = self.start_of(index), min(self.start_of(index + 1), self.steps)
         count = last - first
-        at = _positions(self.seed, self.replicate, len(self.subset), first * self.batch, count * self.batch)
+        at = self._samples(first, last)
         # One static shape for the whole chunk, the same in every process whichever rows it loads.
-        sizes = {name: each.sizes(self.source, self.subset[at]).max() for name, each in self.inputs.items()}
-        at = at.reshape(count, self.batch)[:, self.rows]
+        sizes = {name: each.sizes(self.source, self.subset[at.ravel()]).max() for name, each in self.inputs.items()}
+        at = at[:, self.rows]
         shape = at.shape
         at = at.reshape(-1)
         ids = self.subset[at]
@@ -102,6 +110,26 @@ class _Chunks:
             full = np.minimum(np.arange(self.per_call), count - 1)
             made = {name: array[full] for name, array in made.items()}
         return made | {"count": np.asarray(count, np.int32)}
+
+    def _samples(self, first: int, last: int) -> np.ndarray:
+        """Positions in `subset` of the batches of the steps from `first` to `last`, `[last - first, batch]`."""
+        if not self.group:
+            at = _positions(
+                self.seed, self.replicate, len(self.subset), first * self.batch, (last - first) * self.batch
+            )
+            return at.reshape(-1, self.batch)
+        groups = [self._sorted(group) for group in range(first // self.group, -(-last // self.group))]
+        skipped = first % self.group
+        return np.concatenate(groups)[skipped : skipped + last - first]
+
+    def _sorted(self, group: int) -> np.ndarray:
+        """The batches of one group of steps, their samples dealt out by length; they come in a random order."""
+        first = group * self.group
+        count = min(self.group, self.steps - first)  # the last samples of a run are not traded for later ones
+        at = _positions(self.seed, self.replicate, len(self.subset), first * self.batch, count * self.batch)
+        sizes = sum(each.sizes(self.source, self.subset[at]).astype(np.int64) for each in self.inputs.values())
+        at = at[np.argsort(sizes, kind="stable")]  # equally long ones stay in the order of the stream
+        return at.reshape(count, self.batch)[_turns(self.seed, self.replicate, group, count)]
 
 
 def batches(
@@ -121,6 +149,7 @@ def batches(
     timeout: float = 0.0,
     nodes: Integer[np.ndarray, " m"] | None = None,
     rows: slice = slice(None),
+    group: int = 0,
 ) -> Iterator[Batch]:
     """Chunks of `per_call` training steps, from `start_step` up to `steps`.
 
@@ -141,6 +170,9 @@ def batches(
       nodes: the graph node (position in the pool) of each sample of `subset`; by default its position in
         `subset`, which is right where the subset is the whole pool.
       rows: which samples of each step's batch to load, as one of several processes does; all by default.
+      group: the samples of so many steps are sorted by length before they are cut into batches, so that less is padded;
+        0 = they come as the stream has them. A group is no longer than an epoch, so that no batch repeats a sample that
+        the stream would not repeat nearby.
 
     Yields:
       Each of `inputs` `[S, B, ...]`, `label`, `id` (index into the source), `node` int32 `[S, B]`, the task's targets,
@@ -156,10 +188,9 @@ def batches(
         raise ValueError(
             f"{len(subset)} samples, {len(labels)} labels, {len(nodes)} nodes: expected as many of each, > 0"
         )
-    chunks = _Chunks(
-        source, inputs, targets, subset, labels, nodes, batch, steps, start_step, per_call, seed, replicate, rows
-    )
-    return _stream(chunks, workers, timeout)
+    group = min(group, max(1, len(subset) // batch))
+    stream = (batch, steps, start_step, per_call, seed, replicate, rows, group)
+    return _stream(_Chunks(source, inputs, targets, subset, labels, nodes, *stream), workers, timeout)
 
 
 def _stream(chunks: _Chunks, workers: int, timeout: float) -> Iterator[Batch]:

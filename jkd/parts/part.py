@@ -202,6 +202,7 @@ def batches_of(
             workers=session.config.data.workers,
             rows=step.rows(network.train.batch),
             timeout=session.config.data.timeout,
+            group=network.train.group_by_length,
         )
 
     return start

@@ -46,6 +46,52 @@ def test_a_batch_is_a_window_of_the_same_stream_whatever_its_size(size, batch, s
     np.testing.assert_array_equal(order(7, 1, size, batch, step), singles)
 
 
+class Lengths(Images):
+    """Images that claim a length each, as texts have one."""
+
+    def sizes(self, source, index):
+        return (np.asarray(index) * 7 % 4).astype(np.int32)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    group=st.integers(1, 9),
+    batch=st.integers(1, 30),
+    steps=st.integers(1, 20),
+    start=st.integers(0, 19),
+    per_call=st.integers(1, 5),
+)
+def test_groups_hold_the_samples_of_the_stream_sorted_by_length_wherever_it_starts(
+    group, batch, steps, start, per_call
+):
+    lengths = {"input": Lengths(SOURCE.shape, (0.5,), (0.5,))}
+    options = dict(inputs=lengths, batch=batch, steps=steps, group=group)
+    group = min(group, max(1, SIZE // batch))  # not over an epoch
+
+    def nodes(**differs):
+        chunks = list(_stream(**(options | differs)))
+        return np.concatenate([chunk["node"][: chunk["count"]] for chunk in chunks] or [np.zeros((0, batch), int)])
+
+    whole = nodes()
+    assert whole.shape == (steps, batch)
+    np.testing.assert_array_equal(nodes(start_step=min(start, steps), per_call=per_call), whole[start:])
+    for first in range(0, steps, group):
+        found, count = whole[first : first + group], min(group, steps - first)
+        stream = np.concatenate([order(0, 0, SIZE, batch, step) for step in range(first, first + count)])
+        assert sorted(found.ravel()) == sorted(stream)
+        sizes = lengths["input"].sizes(SOURCE, SUBSET[found])
+        low, high = zip(*sorted((row.min(), row.max()) for row in sizes), strict=True)
+        assert all(b <= a for a, b in zip(low[1:], high, strict=False))  # no two batches overlap in length
+
+
+def test_groups_of_short_and_long_batches_come_mixed():
+    lengths = {"input": Lengths(SOURCE.shape, (0.5,), (0.5,))}
+    chunks = [chunk["node"][0] for chunk in _stream(46, inputs=lengths, batch=2, group=11)]
+    longest = [int(lengths["input"].sizes(SOURCE, SUBSET[nodes]).max()) for nodes in chunks]
+    assert sorted(longest[:11]) != longest[:11] and len(set(longest[:11])) == 4
+    assert longest[:11] != longest[11:22]
+
+
 def test_epochs_seeds_and_replicates_differ():
     orders = [
         order(seed, replicate, 40, 40, step) for seed, replicate, step in ((0, 0, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0))
