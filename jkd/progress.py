@@ -25,7 +25,7 @@ class RunProgress:
     def __init__(self, parts: int, quiet: bool = False) -> None:
         self.parts, self.done, self.quiet = parts, 0, quiet
         self.started = self.part_started = self.told = time.monotonic()
-        self.label, self.waits_for = "", ("", "")
+        self.part, self.label, self.waits_for = "", "", ("", "")
         self._bar: Progress | None = None
         if not quiet and _on_terminal():
             self._bar = Progress(
@@ -63,10 +63,14 @@ class RunProgress:
 
     def start(self, label: str) -> None:
         """A part begins."""
-        self.label = label
+        self.part = self.label = label
         self.part_started = self.told = time.monotonic()
         if self._bar:
             self._bar.update(self._one, description=label, completed=0, total=1)
+
+    def phase(self, what: str) -> None:
+        """Within the current part something begins that is trained from step 1."""
+        self.label, self.part_started = f"{self.part}, {what}", time.monotonic()
 
     def waiting(self, holder: str) -> None:
         """The current part is being made by another process; called again and again while that lasts."""
@@ -88,6 +92,7 @@ class RunProgress:
     def finish(self, note: str) -> None:
         """The current part is done."""
         self.done += 1
+        self.label = self.part
         if self._bar:
             self._bar.update(self._all, completed=self.done)
             self._bar.update(self._one, completed=1, total=1)

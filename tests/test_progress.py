@@ -94,3 +94,21 @@ def test_what_is_printed_aside_goes_where_it_was_meant_to(monkeypatch: pytest.Mo
 def test_nobody_reading_does_not_stop_a_run(monkeypatch: pytest.MonkeyPatch, stream: Any):
     monkeypatch.setattr(sys, "stderr", stream)
     _two_parts(RunProgress(2))
+
+
+def test_a_phase_of_a_part_has_its_own_time_left_and_ends_with_it(monkeypatch: pytest.MonkeyPatch):
+    stream, now = _Stream(), [1000.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bar = RunProgress(1)
+    bar.start("graph")
+    for fold in (1, 2):
+        bar.phase(f"fold {fold} of 2")
+        now[0] += 20
+        bar.step(10, 20, 0.25)
+    bar.finish("built")
+    assert stream.getvalue().splitlines() == [
+        "graph, fold 1 of 2: step 10/20, loss 0.2500, about 20s left",
+        "graph, fold 2 of 2: step 10/20, loss 0.2500, about 20s left",
+        "[1/1] graph: built (0s left)",
+    ]

@@ -175,6 +175,7 @@ def _held(
     each: list[np.ndarray] = []
     features: list[np.ndarray] = []
     for fold in range(settings.folds):
+        progress.phase(f"fold {fold + 1} of {settings.folds}")
         kept = split.labelled[fold_of[split.labelled] != fold]
         _, variables = train_teacher(session, split, kept, place.replicate, progress=progress.step)
         logits, feature = _described(session, apply, variables, split.pool, nodes)
