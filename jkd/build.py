@@ -170,11 +170,11 @@ class Session:
             self._predictors[key] = (apply, Predictor(apply, inputs, self.mesh, read))
         return self._predictors[key][1]
 
-    def objective_of(self, network: ConfigDict, views: int, where: str) -> objective.Objective:
-        """The objective of a student on a graph with so many views; terms over layers are spelled out by depth."""
+    def objective_of(self, network: ConfigDict, edge_types: int, where: str) -> objective.Objective:
+        """The objective of a student, on a graph with so many types of edges; layers are matched by depth."""
         own, theirs = (getattr(self.module(each), "depth", 0) for each in (network, self.config.teacher))
         described = (self.task_of(network).described, self.task_of(self.config.teacher).described)
-        return objective.make_objective(network, views, (own, theirs), where, described)
+        return objective.make_objective(network, edge_types, (own, theirs), where, described)
 
     def program(
         self, network: ConfigDict, goal: objective.Objective, teacher: Apply | None, samples: int, where: str

@@ -152,7 +152,7 @@ class Objective:
     terms: tuple[Term, ...]
     projection: int
     heads: int
-    views: int
+    edge_types: int
     masked: bool = False
     student_described: Mapping[str, Any] = field(default_factory=dict)
     teacher_described: Mapping[str, Any] = field(default_factory=dict)
@@ -203,7 +203,7 @@ class Objective:
         if self.projects:
             assert teacher is not None
             feature, own = teacher.anchors.feature.shape[-1], student.anchors.feature.shape[-1]
-            join = relation.init_feature_join(random.subkey(key, 0), feature, self.views, self.heads)
+            join = relation.init_feature_join(random.subkey(key, 0), feature, self.edge_types, self.heads)
             joined = feature + join["value"].shape[-1] * self.heads
             params["join"] = join
             params["teacher"] = projection.init_projection(random.subkey(key, 1), joined, self.projection)
@@ -307,7 +307,7 @@ def _flat(side: Side) -> Side:
 
 def make_objective(
     student: ConfigDict,
-    views: int,
+    edge_types: int,
     depths: tuple[int, int] = (0, 0),
     where: str = "student",
     described: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
@@ -316,7 +316,7 @@ def make_objective(
 
     Args:
       student: the config.
-      views: of the graph.
+      edge_types: that the feature join attends over: views and relations of the graph.
       depths: layers of the student and of the teacher, for terms over layers; 0 where a network has none.
       where: the student's key, for messages.
       described: `Task.described` of the student's and the teacher's; where there is something, anchors may be padding.
@@ -329,7 +329,7 @@ def make_objective(
         terms=tuple(terms),
         projection=student.projection,
         heads=student.heads,
-        views=views,
+        edge_types=edge_types,
         masked=bool(described[0]),
         student_described=described[0],
         teacher_described=described[1],
@@ -372,4 +372,4 @@ def supervised(term: str = "cross_entropy", described: Mapping[str, Any] | None 
     """A task's term of the labels alone: what a teacher is trained on."""
     made = make_term(term, methods.options(term))
     described = described or {}
-    return Objective((made,), projection=1, heads=1, views=1, masked=bool(described), student_described=described)
+    return Objective((made,), projection=1, heads=1, edge_types=1, masked=bool(described), student_described=described)

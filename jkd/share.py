@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jkd import config as configs
 from jkd.config import AUTO
 from jkd.data import Split
-from jkd.graph.choose import choose, edges_of, joined
+from jkd.graph.choose import attended_edges, choose, edges_of, joined
 from jkd.graph.diagnosis import choose_smoothing
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.graph.nearest import Edges
@@ -87,11 +87,10 @@ def nodes_in(graph: KnowledgeGraph) -> Nodes | None:
 
 
 def _neighbourhoods(graph: KnowledgeGraph, kind: str, draw: dict[str, int]) -> dict[str, Any]:
-    """What the feature join reads: every view's edges, whichever the beliefs were joined over."""
+    """What the feature join reads: edges of every type, whichever the beliefs were joined over."""
+    edges = attended_edges(graph, "real" if kind == "none" else kind, **draw)
     if kind == "none":
-        edges = Edges(np.full_like(graph.neighbours, -1), np.zeros_like(graph.weights))
-    else:
-        edges = edges_of(graph, kind, "mean", **draw)
+        edges = Edges(np.full_like(edges.ids, -1), np.zeros_like(edges.weights))
     return {
         "features": jnp.asarray(graph.features),
         "neighbours": jnp.asarray(edges.ids),

@@ -173,6 +173,9 @@ def test_cut_it_goes_on_to_the_same_bits(done: tuple[Path, dict[str, Any]], conf
     session = build.open_session(configs.resolve(config_of()))
     split = make_split(session.dataset, session.config.data, 0)
     training = _training(session, split, done[0], "edges")
+    neighbours = training.setup.knowledge.neighbours
+    assert neighbours is not None and len(neighbours) == 3 + 2  # views, and what stands beside or goes with an object
+    assert (np.asarray(neighbours[3:]) >= 0).any(axis=(1, 2)).all()
     setup = dataclasses.replace(training.setup, folder=tmp_path, inputs="these")
     assert int(fit(setup, training.init(), stop_at=4).step) == 4
     resumed = fit(setup, training.init())

@@ -21,7 +21,7 @@ def _objective(terms: dict[str, Any], **student: Any) -> Objective:
     config = configs.default()
     edges = {"graph": {"edges": "real"}} if {"joined_beliefs", "projection"} & set(terms) else {}
     config.students = {"it": {"objective": terms} | edges | student}
-    return make_objective(configs.resolve(config).students.it, views=2)
+    return make_objective(configs.resolve(config).students.it, edge_types=2)
 
 
 def _sides(seed: int = 0) -> tuple[Side, Side]:

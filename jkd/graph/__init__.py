@@ -23,7 +23,7 @@ no trainer: everything that enters training leaves here as plain arrays.
 """
 
 from jkd.graph.build import build_graph
-from jkd.graph.choose import Choice, choose, edges_of, joined
+from jkd.graph.choose import Choice, attended_edges, choose, edges_of, joined
 from jkd.graph.controls import class_random, random_edges
 from jkd.graph.diagnosis import Diagnosis, Row, choose_smoothing, diagnose, homophily
 from jkd.graph.export import export, to_graphml, to_json, to_networkx
@@ -48,6 +48,7 @@ __all__ = [
     "Material",
     "Row",
     "assign_folds",
+    "attended_edges",
     "believed_class",
     "best_of_each",
     "build_graph",

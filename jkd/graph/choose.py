@@ -84,6 +84,24 @@ def edges_of(graph: KnowledgeGraph, kind: str, view: str, *, seed: int, replicat
     return Edges(*(np.concatenate(part) for part in zip(*tables, strict=True)))
 
 
+def attended_edges(graph: KnowledgeGraph, kind: str, *, seed: int, replicate: int) -> Edges:
+    """What the feature join of a student attends over, `[V + R, N, K]`: all views' edges, then all relations'.
+
+    A control's relations are drawn like its views. Tables narrower than the widest are filled up with no edge.
+    """
+    similar = edges_of(graph, kind, "mean", seed=seed, replicate=replicate)
+    believed = believed_class(graph.beliefs, graph.labels)
+    tables = [Edges(*pair) for pair in zip(*similar, strict=True)]
+    for index, table in enumerate(graph.relations.values(), len(graph.views)):
+        tables.append(_control(kind, table, believed, seed, replicate, index, 0))
+    widest = max(table.ids.shape[1] for table in tables)
+    wide = [[(0, 0), (0, widest - table.ids.shape[1])] for table in tables]
+    return Edges(
+        np.stack([np.pad(table.ids, pad, constant_values=-1) for table, pad in zip(tables, wide, strict=True)]),
+        np.stack([np.pad(table.weights, pad) for table, pad in zip(tables, wide, strict=True)]),
+    )
+
+
 def joined(
     graph: KnowledgeGraph, student: Mapping[str, Any], choice: Choice, *, seed: int, replicate: int
 ) -> Float32[np.ndarray, "N C"]:

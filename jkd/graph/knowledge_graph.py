@@ -92,6 +92,11 @@ class KnowledgeGraph:
         index = self.views.index(view)
         return Edges(self.neighbours[index : index + 1], self.weights[index : index + 1])
 
+    @property
+    def edge_types(self) -> tuple[str, ...]:
+        """What the feature join attends over: `similar_to` by view, then the relations."""
+        return (*self.views, *self.relations)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array by name, as it is stored."""
         named = {

@@ -110,14 +110,14 @@ def feature_join(
 ) -> Float[Array, "B R"]:
     """r_i = for each head, the sum over neighbours j of a(i, j) V t_j; heads side by side, R = heads x E.
 
-    a is a softmax over the neighbours present, of all views together, of the scaled product of query and key
-    plus the edge's weight and its view, each times what the head has learned to give on it. An anchor without
-    neighbours gets zeros.
+    a is a softmax over the neighbours present, of all V types of edges together (views of `similar_to`, relations), of
+    the scaled product of query and key plus the edge's weight and its type, each times what the head has learned to
+    give on it. An anchor without neighbours gets zeros.
 
     Args:
       params: from `init_feature_join`.
       anchors: the anchors' own teacher features.
-      neighbours: the features of their neighbours in each view.
+      neighbours: the features of their neighbours by each type of edges.
       weights: the edges' weights.
       mask: which neighbours exist.
 

@@ -103,7 +103,7 @@ def student_training(
 ) -> tuple[Training, Share]:
     """How a student is trained, and its share of the graph."""
     network = session.config.students[name]
-    goal = session.objective_of(network, len(graph.views), f"students.{name}")
+    goal = session.objective_of(network, len(graph.edge_types), f"students.{name}")
     share = share_of(graph, network, goal, seed, replicate, split)
     apply = teacher.apply if goal.needs_teacher else None
     compiled = session.program(network, goal, apply, len(share.samples), f"students.{name}")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jkd.errors import UserError
-from jkd.graph import Choice, KnowledgeGraph, choose, diagnose, edges_of, joined
+from jkd.graph import Choice, KnowledgeGraph, attended_edges, choose, diagnose, edges_of, joined
+from jkd.graph.nearest import Edges
 
 REAL: dict[str, Any] = dict(edges="real", view="auto", strength="auto", mix="auto", gate=True, inject=True, sharpen=1.0)
 WHO = {"seed": 0, "replicate": 0}
@@ -89,3 +90,22 @@ def test_auto_without_material_is_refused_and_values_are_taken(graph: KnowledgeG
         choose(bare, REAL, **WHO)
     given = REAL | {"view": "mean", "strength": 0.8, "mix": 0.5}
     assert choose(bare, given, **WHO) == Choice("mean", 0.8, 0.5, True)
+
+
+@pytest.mark.parametrize("kind", ["real", "random", "class_random"])
+def test_the_feature_join_attends_over_views_and_relations(graph: KnowledgeGraph, kind: str) -> None:
+    count, k = graph.neighbours.shape[1:]
+    ring = Edges((np.arange(count)[:, None] + [1, 2]).astype(np.int32) % count, np.ones((count, 2), np.float32))
+    wider = Edges(np.tile(ring.ids, (1, k)), np.tile(ring.weights, (1, k)))
+    for relations, width in (({}, k), ({"beside": ring}, k), ({"beside": ring, "around": wider}, 2 * k)):
+        given = replace(graph, relations=relations)
+        edges = attended_edges(given, kind, **WHO)
+        assert edges.ids.shape == edges.weights.shape == (len(given.edge_types), count, width)
+        similar = edges_of(graph, kind, "mean", **WHO)
+        np.testing.assert_array_equal(edges.ids[: len(graph.views), :, :k], similar.ids)
+        np.testing.assert_array_equal(edges.weights[: len(graph.views), :, :k], similar.weights)
+        assert (edges.ids[: len(graph.views), :, k:] == -1).all()
+        for index, table in enumerate(relations.values(), len(graph.views)):
+            mine = edges.ids[index, :, : table.ids.shape[1]]
+            assert (edges.ids[index, :, table.ids.shape[1] :] == -1).all()
+            assert np.array_equal(mine, table.ids) == (kind == "real")
