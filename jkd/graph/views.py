@@ -185,9 +185,9 @@ def _edge_list(
     k: int,
     known: Container[str] | None,
 ) -> Edges:
-    """The k heaviest edges of each source. Holds 16 bytes an edge, however long the ids."""
+    """The k heaviest edges of each source. Holds under 40 bytes an edge, however long the ids."""
     row, column = ({name: index for index, name in enumerate(names)} for names in (ids, targets))
-    pairs, values, found = array("q"), array("d"), []
+    pairs, values, found = array("q"), array("f"), []
     for number, source, target, text in rows:
         strange = [name for name in (source, target) if known is not None and name not in known]
         weight = _number(text)
@@ -202,26 +202,22 @@ def _edge_list(
             values.append(weight)
         if len(found) >= SHOWN:
             break
-    pair, value = np.frombuffer(pairs, np.int64), np.frombuffer(values, np.float64).astype(np.float32)
-    distinct, counts = np.unique(pair, return_counts=True)
-    for double in distinct[counts > 1][: SHOWN - len(found)].tolist():
+    order = np.argsort(np.frombuffer(pairs, np.int64), kind="stable")
+    pair, weights = np.frombuffer(pairs, np.int64)[order], np.frombuffer(values, np.float32)[order]
+    del order, pairs, values
+    for double in np.unique(pair[1:][pair[1:] == pair[:-1]])[: SHOWN - len(found)].tolist():
         source, target = divmod(double, len(targets))
         found.append(f"the edge from {ids[source]!r} to {targets[target]!r} comes up twice")
     if found:
         raise UserError(f"{path}: not a usable edge list:\n  " + "\n  ".join(found))
     if not len(pair):
         raise UserError(f"{path}: no edge joins two samples of the pool. Are the ids those of `jkd graph show`?")
-    return _heaviest(pair // len(targets), pair % len(targets), value, len(ids), k)
-
-
-def _heaviest(source: np.ndarray, target: np.ndarray, weight: np.ndarray, nodes: int, k: int) -> Edges:
-    order = np.lexsort((target, -weight, source))
-    source, target, weight = source[order], target[order], weight[order]
-    rank = np.arange(len(source)) - np.searchsorted(source, source)
-    kept = rank < k
-    table = Edges(np.full((nodes, k), -1, np.int32), np.zeros((nodes, k), np.float32))
-    table.ids[source[kept], rank[kept]] = target[kept]
-    table.weights[source[kept], rank[kept]] = weight[kept]
+    table = Edges(np.full((len(ids), k), -1, np.int32), np.zeros((len(ids), k), np.float32))
+    ends = np.searchsorted(pair, np.arange(len(ids) + 1, dtype=np.int64) * len(targets))
+    for source, (first, last) in enumerate(itertools.pairwise(ends.tolist())):  # by rising target
+        best = first + np.argsort(-weights[first:last], kind="stable")[:k]
+        table.ids[source, : len(best)] = pair[best] % len(targets)
+        table.weights[source, : len(best)] = weights[best]
     return table
 
 
