@@ -18,6 +18,7 @@ from jkd.graph import store
 from jkd.methods import METHODS
 from jkd.parts.student import student_training
 from jkd.parts.teacher import found_teacher
+from jkd.tasks.detection import detection
 from jkd.train import metrics
 from jkd.train.loop import fit
 
@@ -158,6 +159,25 @@ def test_the_report_shows_boxes_of_three_kinds(done: tuple[Path, dict[str, Any]]
     assert len(cards) == 6 and {"truth", "teacher", "student", "right"} <= set(cards[0])
 
 
+def test_what_a_student_finds_is_explained_by_the_objects_of_the_graph(
+    done: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config_of: Any
+) -> None:
+    monkeypatch.setattr("jkd.tasks.objects.SHOWN", 0.002)  # six steps of training make nobody sure
+    run.distill(config_of(), tmp_path / "run", quiet=True)
+    stored = files.read_arrays(tmp_path / "run/replicates/0/students/edges/0/predictions.safetensors")
+    graph = store.load(tmp_path / "run/replicates/0/graph")
+    found = detection(None, ()).found(stored)  # type: ignore[misc]
+    assert len(found.sample) and len(stored["found_projection"]) == len(found.sample)
+    assert len(stored["nodes"]) == len(graph)
+    written = files.read_json(tmp_path / "run/report/cards.json")
+    assert written["surrogate"]["n"] == len(found.sample) and 0 <= written["surrogate"]["agreement"] <= 1
+    boxes = [box for card in written["cards"] for box in card["student"] if "neighbours" in box]
+    assert boxes and all(len(box["neighbours"]) == 5 for box in boxes)
+    near = boxes[0]["neighbours"][0]
+    np.testing.assert_allclose(near["box"], graph.boxes[near["node"]], atol=0.01)  # type: ignore[index]
+    assert near["id"] == build.open_session(configs.resolve(config_of())).dataset.train.id(near["sample"])
+
+
 def _training(session: Session, split: Split, workdir: Path, name: str, made_in: Session | None = None) -> Any:
     place = parts.Place(workdir, 0)
     teacher = found_teacher(made_in or session, split, place)
@@ -175,7 +195,7 @@ def test_cut_it_goes_on_to_the_same_bits(done: tuple[Path, dict[str, Any]], conf
     training = _training(session, split, done[0], "edges")
     neighbours = training.setup.knowledge.neighbours
     assert neighbours is not None and len(neighbours) == 3 + 2  # views, and what stands beside or goes with an object
-    assert (np.asarray(neighbours[3:]) >= 0).any(axis=(1, 2)).all()
+    assert (np.asarray(neighbours[4]) >= 0).any()  # `spatial`; of `co_occurs` so small a set may have none
     setup = dataclasses.replace(training.setup, folder=tmp_path, inputs="these")
     assert int(fit(setup, training.init(), stop_at=4).step) == 4
     resumed = fit(setup, training.init())

@@ -214,10 +214,10 @@ def _edge_list(
         raise UserError(f"{path}: no edge joins two samples of the pool. Are the ids those of `jkd graph show`?")
     table = Edges(np.full((len(ids), k), -1, np.int32), np.zeros((len(ids), k), np.float32))
     ends = np.searchsorted(pair, np.arange(len(ids) + 1, dtype=np.int64) * len(targets))
-    for source, (first, last) in enumerate(itertools.pairwise(ends.tolist())):  # by rising target
+    for node, (first, last) in enumerate(itertools.pairwise(ends.tolist())):  # its edges, by rising target
         best = first + np.argsort(-weights[first:last], kind="stable")[:k]
-        table.ids[source, : len(best)] = pair[best] % len(targets)
-        table.weights[source, : len(best)] = weights[best]
+        table.ids[node, : len(best)] = pair[best] % len(targets)
+        table.weights[node, : len(best)] = weights[best]
     return table
 
 

@@ -1,5 +1,5 @@
 """Evidence for a student's predictions: the graph nodes nearest in the projected space."""
 
-from jkd.interpret.cards import Evidence, cards, choose, evidence, nearest, surrogate
+from jkd.interpret.cards import Evidence, cards, choose, evidence, nearest, neighbours, surrogate
 
-__all__ = ["Evidence", "cards", "choose", "evidence", "nearest", "surrogate"]
+__all__ = ["Evidence", "cards", "choose", "evidence", "nearest", "neighbours", "surrogate"]

@@ -174,9 +174,7 @@ def cards(
       node_sample: the nodes' indices in the training source.
 
     Returns:
-      Cards `{sample, kind, label, student [C], teacher [C], neighbours, alone [C] or None, agrees or None}`. A
-      neighbour is `{node, sample, cosine, weight, edge, class, belief}`: the edge to its class is
-      `instance_of` where it has a label, else `predicted_as`; `belief` is the teacher's in that class.
+      Cards `{sample, kind, label, student [C], teacher [C], neighbours, alone [C] or None, agrees or None}`.
     """
     made = []
     for index, kind in picked:
@@ -193,20 +191,39 @@ def cards(
         if found is not None:
             card["alone"] = found.belief[index].tolist()
             card["agrees"] = bool(found.belief[index].argmax() == student[index].argmax())
-            for rank, node in enumerate(found.node[index]):
-                instance = node_labels[node] >= 0
-                target = int(node_labels[node] if instance else node_beliefs[node].argmax())
-                neighbour = {
-                    "node": int(node),
-                    "sample": int(node_sample[node]),
-                    "cosine": float(found.cosine[index, rank]),
-                    "weight": float(found.weight[index, rank]),
-                    "edge": "instance_of" if instance else "predicted_as",
-                    "class": target,
-                    "belief": float(node_beliefs[node, target]),
-                }
-                card["neighbours"].append(neighbour)
+            card["neighbours"] = neighbours(found, index, node_labels, node_beliefs, node_sample)
         made.append(card)
+    return made
+
+
+def neighbours(
+    found: Evidence,
+    row: int,
+    node_labels: Int[np.ndarray, " n"],
+    node_beliefs: Float[np.ndarray, "n c"],
+    node_sample: Int[np.ndarray, " n"],
+) -> list[dict[str, Any]]:
+    """The neighbours of one row of the evidence, nearest first, as plain Python values.
+
+    Returns:
+      `{node, sample, cosine, weight, edge, class, belief}` each: the edge to its class is `instance_of` where it has a
+      label, else `predicted_as`; `belief` is the teacher's in that class.
+    """
+    made = []
+    for rank, node in enumerate(found.node[row]):
+        instance = node_labels[node] >= 0
+        target = int(node_labels[node] if instance else node_beliefs[node].argmax())
+        made.append(
+            {
+                "node": int(node),
+                "sample": int(node_sample[node]),
+                "cosine": float(found.cosine[row, rank]),
+                "weight": float(found.weight[row, rank]),
+                "edge": "instance_of" if instance else "predicted_as",
+                "class": target,
+                "belief": float(node_beliefs[node, target]),
+            }
+        )
     return made
 
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from jkd import changes, digest, files, processes
 from jkd import config as configs
-from jkd.build import Apply, Session, Teacher
+from jkd.build import Session, Teacher
 from jkd.changes import Inputs
 from jkd.data import Split
 from jkd.errors import UserError
@@ -16,12 +16,11 @@ from jkd.graph import store, taxonomy, views
 from jkd.graph.build import build_graph
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.graph.material import Folds, HoldOut, assign_folds
-from jkd.parts.part import FORMAT, Place, environment_of, finished, hold
+from jkd.parts.part import FORMAT, Place, described, environment_of, finished, hold
 from jkd.parts.sound import refuse_unsound, softmax
 from jkd.parts.teacher import train_teacher
 from jkd.progress import RunProgress
 from jkd.tasks import Nodes
-from jkd.train.state import PyTree
 
 
 def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, progress: RunProgress) -> KnowledgeGraph:
@@ -96,21 +95,11 @@ def _nodes(session: Session, teacher: Teacher, index: np.ndarray, labels: np.nda
     return nodes
 
 
-def _described(
-    session: Session, apply: Apply, variables: PyTree, index: np.ndarray, nodes: Nodes
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and embeddings of nodes, which are of the samples at `index`."""
-    task, source = session.task, session.dataset.train
-    beside = task.targets(source, index, np.full(len(index), -1), nodes)
-    predictor = session.predictor(apply, session.config.teacher, of_nodes=True)
-    rows = task.rows(predictor(variables, source, index, beside), index, nodes)
-    return rows["logits"], rows["embedding"]
-
-
 def _outputs(session: Session, teacher: Teacher, index: np.ndarray, nodes: Nodes) -> tuple[np.ndarray, np.ndarray]:
     """Logits and embeddings of nodes of training samples, worth learning from."""
-    logits, features = _described(session, teacher.apply, teacher.variables, index, nodes)
-    ids, loaded = session.task.ids(session.dataset.train, nodes), session.loaded_teacher is not None
+    network, source = session.config.teacher, session.dataset.train
+    logits, features = described(session, teacher.apply, network, teacher.variables, source, index, nodes)
+    ids, loaded = session.task.ids(source, nodes), session.loaded_teacher is not None
     refuse_unsound(logits, features, ids.__getitem__, session.dataset.classes, loaded)
     return logits, features
 
@@ -178,7 +167,9 @@ def _held(
         progress.phase(f"fold {fold + 1} of {settings.folds}")
         kept = split.labelled[fold_of[split.labelled] != fold]
         _, variables = train_teacher(session, split, kept, place.replicate, progress=progress.step)
-        logits, feature = _described(session, apply, variables, split.pool, nodes)
+        logits, feature = described(
+            session, apply, session.config.teacher, variables, session.dataset.train, split.pool, nodes
+        )
         each.append(softmax(logits))
         features.append(feature)
     # A teacher that has seen one object of a sample has seen them all: folds are of samples.

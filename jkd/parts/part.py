@@ -229,6 +229,23 @@ def test_outputs(session: Session, apply: build.Apply, network: ConfigDict, vari
     return session.predictor(apply, network)(variables, test, np.arange(len(test)))
 
 
+def described(
+    session: Session,
+    apply: build.Apply,
+    network: ConfigDict,
+    variables: PyTree,
+    source: Any,
+    index: np.ndarray,
+    of: Nodes,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A network's logits and embeddings of nodes, which are of the samples at `index` of a source."""
+    task = session.task
+    beside = task.targets(source, index, np.full(len(index), -1), of)
+    predictor = session.predictor(apply, network, of_nodes=True)
+    rows = task.rows(predictor(variables, source, index, beside), index, of)
+    return rows["logits"], rows["embedding"]
+
+
 def stored(session: Session, found: Found) -> Found:
     """What of a network's answers is kept as its predictions."""
     return {name: found[name] for name in session.task.stored}

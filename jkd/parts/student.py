@@ -19,6 +19,7 @@ from jkd.parts.part import (
     batches_of,
     changes_of,
     check_steps,
+    described,
     finished,
     hold,
     network_inputs,
@@ -73,8 +74,14 @@ def make_student(
         own = session.apply_of(network)
         found = test_outputs(session, own, network, variables)
         predictions = stored(session, found)
-        if goal.projects and "embedding" in found:
+        parts = session.task.found(predictions) if session.task.found else None
+        if goal.projects and parts is None:
             predictions |= _projected(training.compiled, state.objective, found["embedding"], share.knowledge)
+        elif goal.projects and parts is not None and len(parts.sample):
+            test = session.dataset.test
+            _, features = described(session, own, network, variables, test, np.arange(len(test)), parts)
+            both = _projected(training.compiled, state.objective, features, share.knowledge)
+            predictions |= {"found_projection": both["projection"], "nodes": both["nodes"]}
         compress.save_variables(folder / "variables.safetensors", variables)
         files.write_arrays(folder / "predictions.safetensors", predictions)
         theirs = files.read_arrays(place.teacher / "predictions.safetensors")
@@ -122,7 +129,7 @@ def student_training(
 def _projected(
     compiled: Compiled, objective: PyTree, features: np.ndarray, knowledge: Knowledge
 ) -> dict[str, np.ndarray]:
-    """The test samples and the graph's nodes in the projected space: what a card looks neighbours up in."""
+    """Test samples, or what was found in them, and the graph's nodes in the projected space, for cards to look up."""
     assert knowledge.features is not None
     size, block = len(knowledge.features), 512
     rows = []

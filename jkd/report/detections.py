@@ -1,20 +1,26 @@
-"""Cards of detectors: an image three times, with the true boxes, the teacher's and the student's."""
+"""Cards of detectors: an image three times, with the true boxes, the teacher's and the student's; and for what the
+student is surest of, the training objects that its projection puts it next to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jkd.report import markup, text
+from jkd.tasks.objects import shown
 
-SHOWN = 0.3  # least score of a box that a card shows
+EXPLAINED = 3  # boxes of a card that are explained, the surest
 LIKE = 0.5  # least IoU of boxes that count as the same
 KINDS = ("best found", "misses or invents", "differs from the teacher")
 Boxes = list[dict[str, Any]]  # {box [x1, y1, x2, y2] in pixels of the canvas, class, score or None}
 
 
 def cards(
-    dataset: Any, student: Mapping[str, np.ndarray], teacher: Mapping[str, np.ndarray], how_many: int
+    dataset: Any,
+    student: dict[str, np.ndarray],
+    teacher: dict[str, np.ndarray],
+    how_many: int,
+    explain: Callable[[int], dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Images of the test split by a fixed rule: in turn of those where the student finds most of the truth, where it
     finds least, and where it has least in common with the teacher.
@@ -23,15 +29,17 @@ def cards(
       dataset: the run's.
       student, teacher: stored predictions: `boxes` `[T, K, 4]`, `scores`, `classes` and `mask` `[T, K]`.
       how_many: cards wanted.
+      explain: what is to be said of the n-th box that the student finds in all images together.
 
     Returns:
       Cards `{sample, kind, id, truth, student, teacher, right}`; `right` is the share of boxes, the student's and the
-      true ones, that the other has, too.
+      true ones, that the other has, too. The surest three of the student's boxes of a card have what `explain` says.
     """
     test = dataset.test
     count = len(student["boxes"])
     true = [_true(test, index) for index in range(count)]
-    mine, theirs = ([_found(of, index) for index in range(count)] for of in (student, teacher))
+    mine, theirs = (_found(of) for of in (student, teacher))
+    first = np.cumsum([0, *map(len, mine)])
     right = np.asarray([alike(*pair) for pair in zip(mine, true, strict=True)])
     same = np.asarray([alike(*pair) for pair in zip(mine, theirs, strict=True)])
     queues = [np.argsort(rank, kind="stable").tolist() for rank in (-right, right, same)]
@@ -44,6 +52,9 @@ def cards(
                 break
     made = []
     for index, kind in sorted(taken.items(), key=lambda item: KINDS.index(item[1])):
+        if explain:
+            for place in np.argsort([-box["score"] for box in mine[index]], kind="stable")[:EXPLAINED].tolist():
+                mine[index][place] |= explain(int(first[index]) + place)
         boxes = {"truth": true[index], "teacher": theirs[index], "student": mine[index]}
         made.append({"sample": index, "kind": kind, "id": test.id(index), "right": float(right[index]), **boxes})
     return made
@@ -76,7 +87,33 @@ def card(given: Mapping[str, Any], dataset: Any, classes: Sequence[str]) -> str:
         f'<header><div><h3>{text.escape(given["id"])} <span class="kind">{text.escape(given["kind"])}</span></h3>'
         f"<p>{100 * given['right']:.0f} % of the student’s and the true boxes have their like.</p></div></header>"
     )
-    return f'<article class="card boxes">{header}<div class="sides">{sides}</div></article>'
+    explained = "".join(_explained(box, image, dataset, classes) for box in given["student"] if "neighbours" in box)
+    return f'<article class="card boxes">{header}<div class="sides">{sides}</div>{explained}</article>'
+
+
+def _explained(box: Mapping[str, Any], image: np.ndarray, dataset: Any, classes: Sequence[str]) -> str:
+    """A box of the student's and the training objects next to it."""
+    items = []
+    for near in box["neighbours"]:
+        crop = _crop(dataset.train.images(np.asarray([near["sample"]]))[0], near["box"])
+        items.append(
+            f"<li>{markup.thumbnail(crop, 'training object ' + near['id'])}<b>{text.escape(classes[near['class']])}"
+            f"</b><br>{near['edge']}, teacher {100 * near['belief']:.0f}<br>weight {100 * near['weight']:.0f}, cosine "
+            f'{near["cosine"]:.2f}<br><span class="soft">{text.escape(near["id"])}</span></li>'
+        )
+    own, alone = (text.escape(classes[kind]) for kind in (box["class"], box["alone"]))
+    says = f"<b>{own}</b> ({100 * box['score']:.0f} %): its neighbours alone say <b>{alone}</b>"
+    says += ", as the student does." if box["agrees"] else ", so they do not explain it."
+    picture = markup.thumbnail(_crop(image, box["box"]), f"found: {classes[box['class']]}")
+    verdict = f'<p class="verdict{"" if box["agrees"] else " warn"}">{says}</p>'
+    return f'<div class="found">{picture}{verdict}</div><ul class="neighbours">{"".join(items)}</ul>'
+
+
+def _crop(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """What of an image a box shows: at least one pixel."""
+    height, width = image.shape[:2]
+    left, top = min(max(int(box[0]), 0), width - 1), min(max(int(box[1]), 0), height - 1)
+    return image[top : max(int(np.ceil(box[3])), top + 1), left : max(int(np.ceil(box[2])), left + 1)]
 
 
 def _true(test: Any, index: int) -> Boxes:
@@ -86,15 +123,18 @@ def _true(test: Any, index: int) -> Boxes:
     return [{"box": _rounded(boxes[at]), "class": int(there.classes[at]), "score": None} for at in kept]
 
 
-def _found(found: Mapping[str, np.ndarray], index: int) -> Boxes:
-    kept = np.flatnonzero((found["mask"][index] > 0) & (found["scores"][index] >= SHOWN))
+def _found(found: dict[str, np.ndarray]) -> list[Boxes]:
+    """What there is to show of each image."""
     return [
-        {
-            "box": _rounded(found["boxes"][index, at]),
-            "class": int(found["classes"][index, at]),
-            "score": round(float(found["scores"][index, at]), 4),
-        }
-        for at in kept
+        [
+            {
+                "box": _rounded(found["boxes"][index, at]),
+                "class": int(found["classes"][index, at]),
+                "score": round(float(found["scores"][index, at]), 4),
+            }
+            for at in np.flatnonzero(kept)
+        ]
+        for index, kept in enumerate(shown(found))
     ]
 
 

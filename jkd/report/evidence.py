@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.report import detections, markup, text
 from jkd.report.collect import Part, Results
 from jkd.report.tables import best_student
+from jkd.tasks import Task, make_task
+from jkd.tasks.objects import SHOWN
 
 CLASSES_SHOWN = 5
 
@@ -24,7 +27,7 @@ class Cards:
     Attributes:
       student: whose predictions they explain; empty where no student is finished.
       run: its replicate and seed.
-      cards: from `interpret.cards`, each with the `id` of its input.
+      cards: from `interpret.cards`, each with the `id` of its input, or from `detections.cards`.
       surrogate: from `interpret.surrogate`; None without a projection.
       doubt: why there are no neighbours; empty where there are.
     """
@@ -53,23 +56,29 @@ def gather(results: Results, summary: Mapping[str, Any], dataset: Any, graph: Kn
     runs = [(name, run) for name in dict.fromkeys(names) if name in results.students and (run := _run(results, name))]
     if not runs or 0 not in results.teachers:
         return Cards("", (0, 0), [], None, "No student of the first replicate is finished, so there are no cards.")
-    projected = (pair for pair in runs if graph and "projection" in pair[1][1].predictions())
+    task = make_task(results.config["task"])
+    kind = "projection" if task.found is None else "found_projection"
+    projected = (pair for pair in runs if graph and kind in pair[1][1].predictions())
     name, (key, part) = next(projected, runs[0])
-    arrays, doubt, found, measured = part.predictions(), "", None, None
-    if "logits" not in arrays:
-        theirs = results.teachers[0].predictions()
-        return Cards(name, key, detections.cards(dataset, arrays, theirs, settings["cards"]), None, "")
-    student, teacher = (_softmax(logits) for logits in (arrays["logits"], results.teachers[0].predictions()["logits"]))
+    arrays, theirs = part.predictions(), results.teachers[0].predictions()
+    doubt, found, measured = "", None, None
     if graph is None:
-        doubt = "The knowledge graph of the first replicate is missing, so the cards show beliefs alone."
-    elif "projection" not in arrays or "nodes" not in arrays:
-        doubt = "No student was trained with the projection term, so the cards show beliefs without neighbours."
+        doubt = "The knowledge graph of the first replicate is missing, so the cards show no neighbours."
+    elif kind not in arrays or "nodes" not in arrays:
+        doubt = "No student was trained with the projection term (or found nothing), so the cards show no neighbours."
     elif len(arrays["nodes"]) != len(graph):
         doubt = f"{name} was trained on another graph than the one that is there, so its neighbours are left out."
     else:
-        projections = (arrays["projection"], arrays["nodes"], graph.beliefs)
+        projections = (arrays[kind], arrays["nodes"], graph.beliefs)
         found = interpret.evidence(*projections, settings["neighbours"])
-        measured = interpret.surrogate(found, *projections, arrays["logits"])
+        measured = interpret.surrogate(found, *projections, _answers(task, arrays, len(graph.classes)))
+    if task.found is not None:
+        explain = None
+        if found is not None and graph is not None:
+            answers = _answers(task, arrays, len(graph.classes)).argmax(-1)
+            explain = partial(_explanation, found, answers, graph, dataset)
+        return Cards(name, key, detections.cards(dataset, arrays, theirs, settings["cards"], explain), measured, doubt)
+    student, teacher = (_softmax(logits) for logits in (arrays["logits"], theirs["logits"]))
     labels = dataset.test.labels[: len(student)]
     picked = interpret.choose(labels, student, teacher, found.belief if found else None, settings["cards"])
     empty = np.zeros(0, np.int32)
@@ -80,6 +89,27 @@ def gather(results: Results, summary: Mapping[str, Any], dataset: Any, graph: Kn
         for neighbour in card["neighbours"]:
             neighbour["id"] = dataset.train.id(neighbour["sample"])
     return Cards(name, key, cards, measured, doubt)
+
+
+def _answers(task: Task, arrays: dict[str, np.ndarray], classes: int) -> np.ndarray:
+    """What the student says of each thing that is explained: its logits, or 1 for the class that it found, `[., C]`."""
+    if task.found is None:
+        return arrays["logits"]
+    found = task.found(arrays).classes
+    assert found is not None
+    return np.eye(classes, dtype=np.float32)[found]
+
+
+def _explanation(
+    found: interpret.Evidence, answers: np.ndarray, graph: KnowledgeGraph, dataset: Any, row: int
+) -> dict[str, Any]:
+    """What a card says of the n-th box that was found: its neighbours, the class they alone give, whether it is so."""
+    assert graph.boxes is not None
+    alone = int(found.belief[row].argmax())
+    near = interpret.neighbours(found, row, graph.labels, graph.beliefs, graph.sample)
+    for each in near:
+        each |= {"id": dataset.train.id(each["sample"]), "box": [round(float(s), 2) for s in graph.boxes[each["node"]]]}
+    return {"neighbours": near, "alone": alone, "agrees": alone == int(answers[row])}
 
 
 def section(found: Cards, dataset: Any, classes: list[str]) -> str:
@@ -95,30 +125,35 @@ def section(found: Cards, dataset: Any, classes: list[str]) -> str:
         f"Predictions are those of <b>{text.escape(found.student)}</b>, replicate {replicate}, seed "
         f"{seed}; figures are percent.</p>"
     )
-    if found.surrogate:
-        measured = found.surrogate
-        intro += (
-            f"<p>Neighbours are the {text.plural(measured['k'], 'graph node')} nearest to the input in the "
-            "projected space; alone they vote with the teacher’s beliefs about them, weighted by "
-            f"nearness. This vote is not how the student decides: over all {measured['n']:,} test inputs "
-            f"it gives the student’s answer for <b>{100 * measured['agreement']:.1f} %</b> (as many nodes "
-            f"drawn at random: {100 * measured['baseline']:.1f} %).</p>"
-        )
-    else:
-        intro += f'<p class="warn">{text.escape(found.doubt)}</p>'
+    intro += _trust(found, "input", "test inputs")
     alts = [f"test input {card['id']}" for card in found.cards]
     shown = markup.samples(dataset.test, [card["sample"] for card in found.cards], alts)
     cards = [_card(card, sample, dataset, classes) for card, sample in zip(found.cards, shown, strict=True)]
     return f'{intro}<div class="cards">{"".join(cards)}</div>'
 
 
+def _trust(found: Cards, one: str, all_of_them: str) -> str:
+    """How far neighbours foretell the student, or why there are none."""
+    if not found.surrogate:
+        return f'<p class="warn">{text.escape(found.doubt)}</p>'
+    measured = found.surrogate
+    return (
+        f"<p>Neighbours are the {text.plural(measured['k'], 'graph node')} nearest to the {one} in the "
+        "projected space; alone they vote with the teacher’s beliefs about them, weighted by "
+        f"nearness. This vote is not how the student decides: over all {measured['n']:,} {all_of_them} "
+        f"it gives the student’s answer for <b>{100 * measured['agreement']:.1f} %</b> (as many nodes "
+        f"drawn at random: {100 * measured['baseline']:.1f} %).</p>"
+    )
+
+
 def _of_objects(found: Cards, dataset: Any, classes: list[str]) -> str:
     intro = (
         "<p>Test images picked by a fixed rule, in turn of those where the student finds most of what there is, where "
         "it finds least, and where it has least in common with its teacher. Boxes with a score of "
-        f"{100 * detections.SHOWN:.0f} % at least; the student is <b>{text.escape(found.student)}</b>, replicate "
+        f"{100 * SHOWN:.0f} % at least; the student is <b>{text.escape(found.student)}</b>, replicate "
         f"{found.run[0]}, seed {found.run[1]}.</p>"
     )
+    intro += _trust(found, "box", "boxes")
     cards = "".join(detections.card(card, dataset, classes) for card in found.cards)
     return f'{intro}<div class="cards wide">{cards}</div>'
 

@@ -138,6 +138,7 @@ CLASSIFICATION = Task(
     metrics=metrics,
     differences=differences,
     answers=answers,
+    found=None,
     nodes_of=nodes_of,
     view=view,
     relations=relations,

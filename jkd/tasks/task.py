@@ -79,6 +79,8 @@ class Task:
       metrics: `(predictions, source, indices, labels, the teacher's predictions or None) -> {metric: value}`, in NumPy.
       differences: `(predictions of several runs, labels) -> {measure: [R, R]}`: how far each two of them differ.
       answers: `(predictions) -> [N]`, the class of each sample; None where an answer is more than a class.
+      found: `(predictions) -> Nodes`: the parts of answers that are explained one by one, `sample` counting from 0;
+        None where an answer is explained as a whole.
       nodes_of: `(source, indices, labels, look) -> Nodes`; `look(indices)` gives the teacher's predictions.
       view: `(name, source, nodes, beliefs, k, inside or None) -> features or edges`: those of nodes outside the graph
         lead to, or are normalised as, those `inside`, which are `(nodes, beliefs)`.
@@ -108,6 +110,7 @@ class Task:
     metrics: Callable[[Found, Any, np.ndarray, np.ndarray, Found | None], dict[str, float | None]]
     differences: Callable[[Sequence[Found], np.ndarray], dict[str, np.ndarray]]
     answers: Callable[[Found], np.ndarray] | None
+    found: Callable[[Found], Nodes] | None
     nodes_of: Callable[[Any, np.ndarray, np.ndarray, Callable[[np.ndarray], Found]], Nodes]
     view: Callable[[str, Any, Nodes, np.ndarray, int, tuple[Nodes, np.ndarray] | None], np.ndarray | Edges]
     relations: Callable[[Nodes, np.ndarray, int, int], dict[str, Edges]]

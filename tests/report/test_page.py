@@ -113,7 +113,7 @@ def test_an_unfinished_run_without_a_graph_has_a_report_that_says_so(make_run: C
     _parse(page)
     assert "Not finished: knowledge_graph of replicate/seed 0/0." in page
     assert "There is one seed, so no interval says what another one would change." in page
-    assert "the cards show beliefs alone" in page
+    assert "the cards show no neighbours" in page
 
 
 def test_a_run_of_which_nothing_is_finished_has_a_report(make_run: Callable) -> None:

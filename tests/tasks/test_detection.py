@@ -10,7 +10,8 @@ import pytest
 from jkd.data import shapes
 from jkd.evaluate.detection import Found, Truth
 from jkd.losses.yolo_heads import Head, Heads, cells, rows
-from jkd.tasks.detection import anchors_of, detect, figures, found_of, given, targets
+from jkd.tasks.detection import anchors_of, detect, given, targets
+from jkd.tasks.objects import figures, found_of
 
 SIZE, BATCH, MOST, CLASSES = (64, 64), 2, 3, 4
 HEADS = Heads((Head(((40.0, 30.0),), 32), Head(((8.0, 9.0), (12.0, 25.0)), 16)), CLASSES)

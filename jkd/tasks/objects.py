@@ -1,0 +1,163 @@
+"""What is done with objects on the host, whichever network found them: nodes, views, relations, metrics."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jkd import evaluate
+from jkd.data.objects import ObjectSource
+from jkd.evaluate.detection import Found as FoundIn
+from jkd.evaluate.detection import Truth
+from jkd.evaluate.nms import Detections
+from jkd.graph import objects
+from jkd.graph.nearest import Edges
+from jkd.tasks.task import Found, Nodes
+
+SURE = 0.4  # least score of a teacher's box, in an image that nobody has annotated, that becomes a node
+SHOWN = 0.3  # least score of a box that is explained
+LEAST = 1.0  # pixels that a side of either must have
+
+
+def found_of(
+    detections: Detections, to_image: Callable[[int, np.ndarray], np.ndarray] = lambda _, boxes: boxes
+) -> list[FoundIn]:
+    """One `Found` per image of a batch, without what pads.
+
+    Args:
+      detections: from `detect`.
+      to_image: takes an image's place in the batch and boxes on the network's input to boxes on the image itself.
+    """
+    boxes, scores, classes, mask = (np.asarray(part) for part in detections)
+    each = enumerate(mask > 0)
+    return [FoundIn(to_image(at, boxes[at, kept]), scores[at, kept], classes[at, kept]) for at, kept in each]
+
+
+def metrics(
+    found: Found, source: ObjectSource, index: np.ndarray, labels: np.ndarray, teacher: Found | None
+) -> dict[str, float | None]:
+    """COCO's figures, VOC's average precision at IoU 0.5, and the share of boxes that a teacher finds alike."""
+    outputs = _in_images(found, source, index)
+    theirs = None if teacher is None else _in_images(teacher, source, index)
+    truth = []
+    for image in index:
+        there = source.truth(int(image))
+        truth.append(Truth(there.boxes, there.classes, there.crowd, there.difficult, there.area))
+    return figures(outputs, truth, theirs, len(source.classes))
+
+
+def figures(
+    outputs: Sequence[FoundIn], truth: Sequence[Truth], teacher: Sequence[FoundIn] | None, classes: int
+) -> dict[str, float | None]:
+    """As `metrics`, of boxes in pixels of the images.
+
+    Args:
+      outputs: what was found in each image.
+      truth: what there is.
+      teacher: what the teacher finds in the same images, if there is one.
+      classes: how many there are.
+    """
+    return evaluate.coco(outputs, truth, classes).figures | {
+        "voc_map50": evaluate.voc_map50(outputs, truth, classes),
+        "agreement": None if teacher is None else evaluate.agreement_of_boxes(outputs, teacher),
+    }
+
+
+def _in_images(found: Found, source: ObjectSource, index: np.ndarray) -> list[FoundIn]:
+    return found_of(_detections(found), lambda at, boxes: source.to_image(int(index[at]), boxes))
+
+
+def _detections(found: Mapping[str, Any]) -> Detections:
+    return Detections(*(found[name] for name in Detections._fields))
+
+
+def differences(found: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Share of boxes that two runs find alike, `agreement`, and its complement, `churn`, `[R, R]`."""
+    lists = [found_of(_detections(some)) for some in found]
+    alike = np.ones((len(lists), len(lists)))
+    for one in range(len(lists)):
+        for other in range(one):
+            alike[one, other] = alike[other, one] = evaluate.agreement_of_boxes(lists[one], lists[other])
+    return {"churn": 1 - alike, "agreement": alike}
+
+
+def nodes_of(source: ObjectSource, index: np.ndarray, labels: np.ndarray, look: Callable[[np.ndarray], Found]) -> Nodes:
+    """The true boxes of the annotated images, and in the others those that the teacher is sure of."""
+    index, known = np.asarray(index, np.int32), np.asarray(labels) >= 0
+    true = source.objects(index[known])
+    parts = [(source.image_of[true], source.object_boxes[true], source.object_classes[true], np.ones(len(true), bool))]
+    if not known.all():
+        found, hidden = look(index[~known]), index[~known]
+        boxes = np.clip(found["boxes"], 0, np.asarray([*source.shape[1::-1]] * 2, np.float32))
+        sides = boxes[..., 2:] - boxes[..., :2]
+        kept = (found["mask"] > 0) & (found["scores"] >= SURE) & (sides >= LEAST).all(-1)
+        at, place = np.nonzero(kept)
+        parts.append((hidden[at], boxes[at, place], found["classes"][at, place], np.zeros(len(at), bool)))
+    sample, boxes, classes, sure = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.argsort(sample, kind="stable")
+    classes = classes[order].astype(np.int32)
+    return Nodes(
+        sample=sample[order].astype(np.int32),
+        labels=np.where(sure[order], classes, -1).astype(np.int32),
+        boxes=boxes[order].astype(np.float32),
+        classes=classes,
+    )
+
+
+def shown(predictions: Found) -> np.ndarray:
+    """Which detections are shown and explained: a score of at least 0.3, a pixel wide and high; bool `[N, K]`."""
+    sides = predictions["boxes"][..., 2:] - predictions["boxes"][..., :2]
+    kept: np.ndarray = (predictions["mask"] > 0) & (predictions["scores"] >= SHOWN) & (sides >= LEAST).all(-1)
+    return kept
+
+
+def found(predictions: Found) -> Nodes:
+    """The detections of N samples that are `shown`, sample by sample; `sample` counts from 0, labels are unknown."""
+    sample, place = np.nonzero(shown(predictions))
+    boxes, classes = (predictions[name][sample, place] for name in ("boxes", "classes"))
+    return Nodes(
+        sample=sample.astype(np.int32),
+        labels=np.full(len(sample), -1, np.int32),
+        boxes=boxes.astype(np.float32),
+        classes=classes.astype(np.int32),
+    )
+
+
+def view(
+    name: str,
+    source: ObjectSource,
+    nodes: Nodes,
+    beliefs: np.ndarray,
+    k: int,
+    inside: tuple[Nodes, np.ndarray] | None = None,
+) -> np.ndarray | Edges:
+    """`crop`, the image within each box, or `context`, what surrounds it; see `jkd.graph.objects`."""
+    assert nodes.boxes is not None
+    within, _ = inside or (nodes, beliefs)
+    if name == "context":
+        weights = objects.class_co_occurrence(within.labels, within.sample, beliefs.shape[1])
+        return objects.context_view(beliefs, nodes.boxes, nodes.sample, weights)
+    assert within.boxes is not None
+    both = [within, nodes] if inside else [nodes]
+    sample = np.concatenate([some.sample for some in both])
+    images, row_of = np.unique(sample, return_inverse=True)
+    boxes = np.concatenate([some.boxes for some in both])  # type: ignore[list-item]
+    made = objects.crop_view(source.images(images), boxes, row_of, like=len(within.sample))
+    return made[-len(nodes.sample) :]
+
+
+def relations(nodes: Nodes, beliefs: np.ndarray, classes: int, k: int) -> dict[str, Edges]:
+    """`co_occurs` and `spatial` edges within images."""
+    assert nodes.boxes is not None
+    believed = np.where(nodes.labels >= 0, nodes.labels, beliefs.argmax(-1))
+    weights = objects.class_co_occurrence(nodes.labels, nodes.sample, classes)
+    return {
+        "co_occurs": objects.co_occurs(believed, nodes.sample, weights, k),
+        "spatial": objects.spatial(nodes.boxes, nodes.sample, k).edges,
+    }
+
+
+def ids(source: ObjectSource, nodes: Nodes) -> list[str]:
+    """The image's id and the object's place in it."""
+    place = np.arange(len(nodes.sample)) - np.searchsorted(nodes.sample, nodes.sample)
+    return [f"{source.id(int(image))}#{at}" for image, at in zip(nodes.sample, place, strict=True)]
