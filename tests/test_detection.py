@@ -159,6 +159,7 @@ def test_the_report_shows_boxes_of_three_kinds(done: tuple[Path, dict[str, Any]]
     assert len(cards) == 6 and {"truth", "teacher", "student", "right"} <= set(cards[0])
 
 
+@pytest.mark.long
 def test_what_a_student_finds_is_explained_by_the_objects_of_the_graph(
     done: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config_of: Any
 ) -> None:
@@ -203,6 +204,7 @@ def test_cut_it_goes_on_to_the_same_bits(done: tuple[Path, dict[str, Any]], conf
     assert digest.of_tree(jax.tree.map(np.asarray, resumed.variables)) == result["params"]
 
 
+@pytest.mark.long
 def test_elastic_bits_are_those_of_any_number_of_devices_and_micro_batches_agree(
     done: tuple[Path, dict[str, Any]], config_of: Any
 ) -> None:

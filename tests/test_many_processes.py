@@ -50,6 +50,7 @@ def test_two_processes_make_a_whole_run_and_the_first_alone_writes(tiny: Any, tm
     assert len(results) == 5 and not list((tmp_path / "run").rglob("*.tmp"))
 
 
+@pytest.mark.long
 def test_elastic_reduction_gives_the_bits_of_one_process_and_goes_on_in_another_number(tiny: Any, tmp_path: Path):
     elastic = ("--config.reduction=elastic", "--only=knowledge_graph")
     one = _ended(_start(tiny, tmp_path / "one", *elastic, processes=1))
@@ -75,6 +76,7 @@ checkpoint.save = dying
 """
 
 
+@pytest.mark.long
 @pytest.mark.fault(18)
 def test_a_lost_process_ends_the_others_and_one_alone_goes_on_to_the_same_bits(tiny: Any, tmp_path: Path):
     elastic = ("--config.reduction=elastic", "--only=knowledge_graph")
@@ -106,6 +108,7 @@ processes.wait = asked
 """
 
 
+@pytest.mark.long
 @pytest.mark.fault(2)
 def test_a_stop_asked_of_one_process_stops_all_before_the_next_line_of_metrics(tiny: Any, tmp_path: Path):
     long = ("--only=graph", "--config.teacher.train.steps=20000", "--config.teacher.train.log_every=20000")
@@ -131,6 +134,7 @@ processes.wait = stopping
 """
 
 
+@pytest.mark.long
 @pytest.mark.fault(18)
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_process_that_hangs_ends_the_others_in_one_message(tiny: Any, tmp_path: Path, rank: int):

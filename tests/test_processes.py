@@ -46,6 +46,7 @@ def _signal_at(tiny: Any, workdir: Path, moment: str, number: int) -> tuple[int,
     return process.returncode, errors
 
 
+@pytest.mark.long
 @pytest.mark.fault(1, 2)
 def test_killed_and_stopped_on_its_way_it_ends_in_the_same_bits(tiny: Any, done: Any, tmp_path: Path):
     student = tmp_path / "replicates/0/students/knowledge_graph/0"
@@ -63,6 +64,7 @@ def test_killed_and_stopped_on_its_way_it_ends_in_the_same_bits(tiny: Any, done:
     assert not [path for path in tmp_path.rglob("*") if "tmp" in path.name]
 
 
+@pytest.mark.long
 @pytest.mark.fault(28)
 def test_several_processes_on_one_workdir_make_the_run_of_one(tiny: Any, done: Any, tmp_path: Path):
     workdir = tmp_path / "run"

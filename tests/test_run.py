@@ -65,6 +65,7 @@ def test_each_distinct_step_compiles_once(done: Any):
     }
 
 
+@pytest.mark.long
 def test_a_resolved_config_elsewhere_gives_the_same_bytes(tiny: Any, done: Any, tmp_path: Path):
     run.distill(configs.resolve(tiny.config()), str(tmp_path / "run"), quiet=True)
     assert tiny.digests(tmp_path / "run") == tiny.digests(done.workdir)

@@ -42,6 +42,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"teacher__fn": "own_teacher:teacher", "teacher__variables": str(tmp_path / "own.safetensors")}
 
 
+@pytest.mark.long
 def test_a_users_own_function_teaches_with_a_hold_out(
     tiny: Any, own: dict[str, Any], tmp_path: Path, compilations: Any
 ):
@@ -153,6 +154,7 @@ def test_vgg_weights_in_torch_layout_teach_from_an_npz(tiny: Any, tmp_path: Path
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [

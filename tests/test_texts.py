@@ -114,6 +114,7 @@ def test_receipts_count_tables_apart_and_latency_by_length(done: tuple[Path, dic
     assert set(receipt["latency_ms_by_length"]) == {"8", "12"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_same_bits_on_one_device_and_on_more(table: Path, tmp_path: Path, devices: int):
     students = {"kd": {"objective": {"kd": 1.0, "attention": 0.1}, "dropout": 0.1}}
@@ -126,6 +127,7 @@ def test_the_same_bits_on_one_device_and_on_more(table: Path, tmp_path: Path, de
     assert made[0] == made[1] and len(made[0]) == 3
 
 
+@pytest.mark.long
 def test_stopped_and_started_again_it_has_the_record_of_an_unbroken_run(table: Path, tmp_path: Path):
     students = {"kd": {"objective": {"kd": 1.0}, "model": "fasttext", "width": 8, "rows": 64, "hidden": 0}}
     config = configs.resolve(_config(table, students, data__buckets=(4, 5, 6, 7, 8), student__train__batch=4))

@@ -157,6 +157,7 @@ def test_a_value_that_is_not_finite_is_named(tmp_path: Path, value: float):
         read_tree(tmp_path / "w.safetensors")
 
 
+@pytest.mark.long
 @pytest.mark.fault(22)
 @pytest.mark.timeout(1800)
 def test_mutants_are_loaded_or_refused_without_a_crash_a_hang_or_much_memory(

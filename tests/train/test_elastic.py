@@ -40,6 +40,7 @@ def _network(problem: Any, **changes: Any) -> Any:
     return network
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes", [{"batch_norm": True, "dropout": 0.3}, {"mixup": 0.4}], ids=lambda each: next(iter(each))
 )
@@ -52,6 +53,7 @@ def test_one_and_four_devices_give_the_same_bits(problem: Any, run: Any, changes
             np.testing.assert_array_equal(values, results[0][1][name], err_msg=name)
 
 
+@pytest.mark.long
 def test_it_is_the_plain_step_to_rounding(problem: Any, run: Any):
     program, teacher = problem.program(_network(problem))
     plain, one = _run(MeshStep(program, sharding.make_mesh(1)), problem, run, teacher)
@@ -93,6 +95,7 @@ def test_a_chunk_of_several_steps_is_one_program_on_one_device(problem: Any, run
     assert isinstance(step, MeshStep) and step.mesh.devices.size == 1 and step.program.parts == 8
 
 
+@pytest.mark.long
 def test_pmap_equals_jit(problem: Any, run: Any):
     network = _network(problem, batch_norm=True, mixup=0.4)
     jit, teacher = problem.program(network)

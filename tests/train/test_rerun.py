@@ -295,6 +295,7 @@ def _floats(state: Any, every: bool = False) -> dict[str, Any]:
 FAULTS = {"one ULP": _one_ulp, "swapped samples": _swapped, "teacher bit": _teacher_bit, "edge": _edge}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("times", [3, pytest.param(25, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_step_stage_and_leaf_of_an_injected_fault_are_named(

@@ -42,6 +42,7 @@ def test_each_device_computes_its_share_of_a_batch(problem: Any, run: Any):
     assert "all-reduce" in text and shared < 0.6 * alone
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_more_devices_give_the_same_losses_with_relations_over_the_global_batch(problem: Any, run: Any, devices: int):
     network = problem.network(EVERYTHING)
@@ -51,6 +52,7 @@ def test_more_devices_give_the_same_losses_with_relations_over_the_global_batch(
         np.testing.assert_allclose(many[name], values, rtol=2e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("accumulate", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_micro_batches_equal_the_whole_batch(problem: Any, run: Any, accumulate: int):
     whole_state, whole = _train(problem, run, problem.network(EVERYTHING))
