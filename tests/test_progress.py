@@ -24,6 +24,14 @@ class _Stream(io.StringIO):
         return super().write(text)
 
 
+def _timed(monkeypatch: pytest.MonkeyPatch) -> tuple[_Stream, list[float]]:
+    """What goes to the terminal, and the time that it is, which stands until it is set."""
+    stream, now = _Stream(), [1000.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return stream, now
+
+
 def _two_parts(bar: RunProgress) -> None:
     with bar:
         for label in ("teacher", "graph"):
@@ -48,9 +56,7 @@ def test_a_pipe_gets_one_plain_line_a_part(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_long_part_says_where_it_is_and_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch):
-    stream, now = _Stream(), [1000.0]
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream, now = _timed(monkeypatch)
     bar = RunProgress(1)
     bar.start("teacher")
     for step in range(1, 11):
@@ -97,9 +103,7 @@ def test_nobody_reading_does_not_stop_a_run(monkeypatch: pytest.MonkeyPatch, str
 
 
 def test_a_phase_of_a_part_has_its_own_time_left_and_ends_with_it(monkeypatch: pytest.MonkeyPatch):
-    stream, now = _Stream(), [1000.0]
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream, now = _timed(monkeypatch)
     bar = RunProgress(1)
     bar.start("graph")
     for fold in (1, 2):

@@ -93,20 +93,17 @@ def card(given: Mapping[str, Any], dataset: Any, classes: Sequence[str]) -> str:
 
 def _explained(box: Mapping[str, Any], image: np.ndarray, dataset: Any, classes: Sequence[str]) -> str:
     """A box of the student's and the training objects next to it."""
-    items = []
+    pictures = []
     for near in box["neighbours"]:
         crop = _crop(dataset.train.images(np.asarray([near["sample"]]))[0], near["box"])
-        items.append(
-            f"<li>{markup.thumbnail(crop, 'training object ' + near['id'])}<b>{text.escape(classes[near['class']])}"
-            f"</b><br>{near['edge']}, teacher {100 * near['belief']:.0f}<br>weight {100 * near['weight']:.0f}, cosine "
-            f'{near["cosine"]:.2f}<br><span class="soft">{text.escape(near["id"])}</span></li>'
-        )
+        pictures.append(markup.thumbnail(crop, f"training object {near['id']}"))
+    items = markup.neighbours(box["neighbours"], pictures, classes)
     own, alone = (text.escape(classes[kind]) for kind in (box["class"], box["alone"]))
     says = f"<b>{own}</b> ({100 * box['score']:.0f} %): its neighbours alone say <b>{alone}</b>"
     says += ", as the student does." if box["agrees"] else ", so they do not explain it."
     picture = markup.thumbnail(_crop(image, box["box"]), f"found: {classes[box['class']]}")
     verdict = f'<p class="verdict{"" if box["agrees"] else " warn"}">{says}</p>'
-    return f'<div class="found">{picture}{verdict}</div><ul class="neighbours">{"".join(items)}</ul>'
+    return f'<div class="found">{picture}{verdict}</div>{items}'
 
 
 def _crop(image: np.ndarray, box: Sequence[float]) -> np.ndarray:

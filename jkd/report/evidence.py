@@ -61,7 +61,7 @@ def gather(results: Results, summary: Mapping[str, Any], dataset: Any, graph: Kn
     projected = (pair for pair in runs if graph and kind in pair[1][1].predictions())
     name, (key, part) = next(projected, runs[0])
     arrays, theirs = part.predictions(), results.teachers[0].predictions()
-    doubt, found, measured = "", None, None
+    doubt, found, measured, explain = "", None, None, None
     if graph is None:
         doubt = "The knowledge graph of the first replicate is missing, so the cards show no neighbours."
     elif kind not in arrays or "nodes" not in arrays:
@@ -71,12 +71,11 @@ def gather(results: Results, summary: Mapping[str, Any], dataset: Any, graph: Kn
     else:
         projections = (arrays[kind], arrays["nodes"], graph.beliefs)
         found = interpret.evidence(*projections, settings["neighbours"])
-        measured = interpret.surrogate(found, *projections, _answers(task, arrays, len(graph.classes)))
+        answers = _answers(task, arrays, len(graph.classes))
+        measured = interpret.surrogate(found, *projections, answers)
+        if task.found is not None:
+            explain = partial(_explanation, found, answers.argmax(-1), graph, dataset)
     if task.found is not None:
-        explain = None
-        if found is not None and graph is not None:
-            answers = _answers(task, arrays, len(graph.classes)).argmax(-1)
-            explain = partial(_explanation, found, answers, graph, dataset)
         return Cards(name, key, detections.cards(dataset, arrays, theirs, settings["cards"], explain), measured, doubt)
     student, teacher = (_softmax(logits) for logits in (arrays["logits"], theirs["logits"]))
     labels = dataset.test.labels[: len(student)]
@@ -193,13 +192,7 @@ def _neighbours(card: Mapping[str, Any], dataset: Any, classes: list[str]) -> st
         return ""
     alts = [f"training sample {neighbour['id']}" for neighbour in card["neighbours"]]
     shown = markup.samples(dataset.train, [neighbour["sample"] for neighbour in card["neighbours"]], alts)
-    items = []
-    for neighbour, sample in zip(card["neighbours"], shown, strict=True):
-        items.append(
-            f"<li>{sample}<b>{text.escape(classes[neighbour['class']])}</b><br>{neighbour['edge']}, teacher "
-            f"{100 * neighbour['belief']:.0f}<br>weight {100 * neighbour['weight']:.0f}, cosine "
-            f'{neighbour["cosine"]:.2f}<br><span class="soft">{text.escape(neighbour["id"])}</span></li>'
-        )
+    items = markup.neighbours(card["neighbours"], shown, classes)
     says = text.escape(classes[int(np.argmax(card["alone"]))])
     sure = f"{100 * max(card['alone']):.0f} %"
     if card["agrees"]:
@@ -210,7 +203,7 @@ def _neighbours(card: Mapping[str, Any], dataset: Any, classes: list[str]) -> st
             "this "
             f"prediction.</p>"
         )
-    return f'<ul class="neighbours">{"".join(items)}</ul>{verdict}'
+    return items + verdict
 
 
 def _run(results: Results, name: str) -> tuple[tuple[int, int], Part] | None:

@@ -122,6 +122,23 @@ def samples(source: Any, index: Sequence[int], alts: Sequence[str]) -> list[str]
     return [thumbnail(image, alt) for image, alt in zip(source.images(at), alts, strict=True)]
 
 
+def neighbours(found: Sequence[Mapping[str, Any]], pictures: Sequence[str], classes: Sequence[str]) -> str:
+    """Graph nodes next to what a card explains.
+
+    Args:
+      found: from `interpret.neighbours`, each with its `id`.
+      pictures: how each is shown, HTML.
+      classes: names.
+    """
+    items = [
+        f"<li>{picture}<b>{text.escape(classes[near['class']])}</b><br>{near['edge']}, teacher "
+        f"{100 * near['belief']:.0f}<br>weight {100 * near['weight']:.0f}, cosine "
+        f'{near["cosine"]:.2f}<br><span class="soft">{text.escape(near["id"])}</span></li>'
+        for near, picture in zip(found, pictures, strict=True)
+    ]
+    return f'<ul class="neighbours">{"".join(items)}</ul>'
+
+
 def bar(share: float, kind: str) -> str:
     """A probability as a bar and in percent."""
     width = f"{100 * min(max(share, 0.0), 1.0):.1f}"
