@@ -14,11 +14,10 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from jkd import __version__, processes
-from jkd.errors import UserError, did_you_mean
+from jkd.errors import Notice, UserError, did_you_mean
 
 FORMAT_WARNING = warnings.formatwarning
 Verb = Callable[[argparse.Namespace], int | None]
@@ -37,9 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.formatwarning = _plain_warning
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
-    except (UserError, OSError) as error:
+    except (UserError, OSError, Notice) as error:  # a notice is raised with --strict alone
         if os.environ.get("JKD_TRACEBACK"):
             raise
+        if isinstance(error, Notice):
+            return _ended(f"{error} (--strict)", 2)
         return _ended(str(error) if isinstance(error, UserError) else f"{error}. Check space and permissions.", 2)
     except KeyboardInterrupt:  # before or after the time in which Ctrl-C is a request
         return _ended("stopped by SIGINT; run the same command again to go on", 128 + signal.SIGINT)
@@ -63,7 +64,7 @@ def _plain_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """A warning of jkd's is a message to the user; others keep the place in the code that they come from."""
-    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parent):
+    if issubclass(category, Notice):
         return f"jkd: {message}\n"
     return FORMAT_WARNING(message, category, filename, lineno, line)
 
@@ -155,6 +156,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     )
     add("--replicate", metavar="I", type=int, default=None, help="only this replicate; no report")
     _allow_flag(add)
+    add("--strict", action="store_true", help="end where there would be a warning, as of a damaged checkpoint")
     add("--quiet", action="store_true", help="no progress")
     add("--distributed", action="store_true", help="one of several processes, as the cluster's environment says")
     add("--coordinator", metavar="HOST:PORT", default=None, help="of process 0, where no cluster's environment says it")
@@ -266,7 +268,9 @@ def _distill(options: argparse.Namespace) -> None:
     from jkd import report, run
     from jkd.train import interrupt
 
-    with interrupt.listen():
+    with warnings.catch_warnings(), interrupt.listen():
+        if options.strict:
+            warnings.filterwarnings("error", category=Notice)
         summary = run.distill(
             config,
             options.workdir,
@@ -308,7 +312,7 @@ def _replay(options: argparse.Namespace) -> int:
     given = ("workdir", "student", "replicate", "first", "last", "against", "anyway", "quiet")
     asked = {key: getattr(options, key) for key in given}
     found = replay.replay(**asked, told=lambda each: _say(str(each)))
-    return max(each.code for each in found)
+    return min((each.code for each in found if each.code), default=0)  # one that diverged is what matters most
 
 
 def _evaluate(options: argparse.Namespace) -> None:

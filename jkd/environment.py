@@ -42,7 +42,10 @@ VARIABLES = (
     *("TF_CUDNN_DETERMINISTIC", "TF_CUDNN_USE_AUTOTUNE"),
 )
 MOST_PATCH = 2**20  # bytes of a patch that are kept
-DIFF = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+DIFF = (
+    *("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv"),
+    *("--src-prefix=a/", "--dst-prefix=b/"),
+)
 # Instruction sets that XLA's code generator picks code by; the rest of the kernel's list says nothing of arithmetic.
 ISA = re.compile(r"(sse|ssse|avx|fma|bmi|f16c|amx|asimd|neon|sve|sme(?!p)|fphp|bf16|i8mm|dotprod|popcnt|lzcnt|abm)")
 RECORDED = ("threads.pinned", "cpu.model", "cpu.isa_sha256", "devices.seen", "devices.computing")  # and no more
@@ -70,7 +73,7 @@ def describe_environment(mesh: Mesh | None = None, computing: int = 0) -> Enviro
       variables: of the environment, that compilers of accelerators read; those that are set.
       precision: jax's defaults: `matmul`, `x64`, `random` (generator), `partitionable`.
       source: `commit` and `patch` (see `source`), or None.
-      package: SHA-256 of jkd's Python files (see `package_digest`).
+      package: SHA-256 of jkd's files (see `package_digest`).
     """
     device = mesh.devices.flat[0] if mesh else jax.devices()[0]
     of_source, setting = source(), lambda name: getattr(jax.config, f"jax_{name}")
@@ -220,9 +223,17 @@ def cpu() -> dict[str, Any]:
 
 @functools.cache
 def package_digest(package: Path | None = None) -> str:
-    """SHA-256 over the Python files of a package, that of jkd: relative path and bytes of each, sorted by path."""
+    """SHA-256 over the files of a package, that of jkd: relative path and bytes of each, sorted by path.
+
+    Compiled Python and hidden files, such as an editor's, are left out.
+    """
     package = package or Path(__file__).resolve().parent
-    found = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    every = {path.relative_to(package): path for path in package.rglob("*") if path.is_file()}
+    found = {
+        path.as_posix(): file
+        for path, file in every.items()
+        if path.suffix != ".pyc" and not any(part.startswith(".") for part in path.parts)
+    }
     return digest.of_bytes(*(part for name in sorted(found) for part in (name.encode(), found[name].read_bytes())))
 
 
@@ -230,7 +241,7 @@ def package_digest(package: Path | None = None) -> str:
 def source(package: Path | None = None) -> dict[str, Any] | None:
     """The commit that jkd was loaded from, and what was not committed, where the package lies in a git checkout.
 
-    The patch is `git diff HEAD` of the checkout and the package's untracked Python files, cut after `MOST_PATCH` bytes.
+    The patch is `git diff HEAD` of the checkout and the package's untracked files, cut after `MOST_PATCH` bytes.
 
     Args:
       package: folder of the package; that of jkd.
@@ -248,7 +259,7 @@ def source(package: Path | None = None) -> dict[str, Any] | None:
     commit, patch = _git(root, "rev-parse", "HEAD"), _git(root, *diff, "HEAD")
     if commit is None or patch is None:
         return None
-    pattern = str(package.relative_to(root) / "*.py") if package.is_relative_to(root) else "*.py"
+    pattern = str(package.relative_to(root)) if package.is_relative_to(root) else "*.py"
     untracked = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", pattern) or b""
     for name in sorted(filter(None, untracked.split(b"\0"))):
         if len(patch) <= MOST_PATCH:

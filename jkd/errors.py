@@ -39,6 +39,13 @@ class Locked(UserError):
     """Another process is working on the same part of a run."""
 
 
+class Notice(UserWarning):
+    """What a user should know of a run that goes on. With `--strict` it ends instead, as by a `UserError`."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message, keep="\n"))
+
+
 class Damaged(UserError):
     """A file of a run is not what was written: its bytes are not what a digest of them says, or cannot be read."""
 

@@ -202,8 +202,11 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, 
     write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata))
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads a safetensors file; no code runs, and a malformed file is a `UserError` that names it."""
+def read_arrays(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
+    """Reads a safetensors file; no code runs, and a malformed file is a `UserError` that names it.
+
+    With `sha256`, the `digest.of_tree` of what was written, arrays that are not these are a `Damaged`.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -211,11 +214,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with places.local(path) as here:
             arrays = retried(lambda: load_file(here))
             check_header(here)
-        return arrays
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
     except (SafetensorError, ValueError, TypeError, OSError, KeyError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Make or copy it again.") from None
+    if sha256 is not None and digest.of_tree(arrays) != sha256:
+        raise Damaged(
+            f"{path} is damaged: it is not what result.json says. Delete {path.parent} to make this part again."
+        )
+    return arrays
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from jkd import config as configs
 from jkd.changes import Allowed, Change
 from jkd.data import DataSet
 from jkd.environment import PLAIN, describe_environment, differences, sentence, source, source_differences
-from jkd.errors import UserError
+from jkd.errors import Notice, UserError
 from jkd.places import Path
 
 PATCH = "source.patch"  # what was not committed of the source when the run began
@@ -83,7 +83,8 @@ def open_run(
         _write_patch(workdir, whole)
         files.write_json(path, whole)
     if before and source_differences(before["environment"], whole["environment"]):
-        warnings.warn(f"the source of jkd is not what {workdir} began with; its manifest says so.", stacklevel=2)
+        told = f"the source of jkd is not what {workdir} began with; its manifest says so."
+        warnings.warn(told, Notice, stacklevel=2)
     return allowed.with_recorded(whole["changes"])
 
 
@@ -160,7 +161,9 @@ def _computing(config: ConfigDict) -> int:
     """How many devices work for a run with the elastic reduction, whose mesh does not tell; 0 with another."""
     if config.reduction != "elastic":
         return 0
-    here = len(sharding.local_devices(config.devices))
+    # With several steps a call, every process computes all of it on one device (`elastic_step`).
+    shared = any(network.train.steps_per_call == 1 for network in (config.teacher, *config.students.values()))
+    here = len(sharding.local_devices(config.devices)) if shared else 1
     return processes.count() * min(here, config.shards // processes.count())  # each process has as many shards
 
 

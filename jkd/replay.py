@@ -20,7 +20,7 @@ from jkd.errors import Damaged, UserError
 from jkd.parts import Place
 from jkd.places import Path
 from jkd.progress import RunProgress
-from jkd.train import checkpoint, record
+from jkd.train import record
 from jkd.train.rerun import NotComparable, Outcome, Stored, rerun
 
 SAME, DIVERGED, INCOMPARABLE = 0, 3, 4  # exit codes
@@ -160,7 +160,7 @@ class _Again:
         config, folder = self.session.config, source.part(part)
         here = describe_environment(self.session.mesh)
         try:
-            made_in = made_of(folder)[0].get(changes.ENVIRONMENT) or self.environment
+            made_in = parts.made_of(folder)[0].get(changes.ENVIRONMENT) or self.environment
             points = tuple(compare_environment(made_in, here, config.reduction))
             if points and not self.anyway:
                 return Replayed(label, None, points)
@@ -239,23 +239,12 @@ def _chain(folder: Path) -> str:
 
 def _check_inputs(folder: Path, other: Path) -> None:
     """Whether a part can be expected to do what a record says: it was made from the same, all the way."""
-    ours, theirs = made_of(folder), made_of(other)
+    ours, theirs = parts.made_of(folder), parts.made_of(other)
     for changed in (*ours[1], *theirs[1]):
         raise NotComparable(f"Its {changed['key']} changed at step {changed['step']}: no config makes it again.")
     old, new = ({key: it for key, it in some[0].items() if key != changes.ENVIRONMENT} for some in (theirs, ours))
     if old and new and (unlike := changes.between(old, new)):
         raise NotComparable(f"It was made from something else: {changes.listed(unlike)}.")
-
-
-def made_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What a part is made from and what changed on its way, by its result or its newest checkpoint."""
-    newest = checkpoint.steps(folder / "checkpoints")[-1:]
-    for path in (folder / "result.json", *(folder / "checkpoints" / f"{step}.json" for step in newest)):
-        if path.exists():
-            said = files.read_signed(path) if path.name == "result.json" else files.read_json(path)
-            if isinstance(said, dict):
-                return said.get("made_of") or {}, said.get("changes") or []
-    return {}, []
 
 
 def _plain(found: Replayed, against: Any, chain: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from jkd import report as reports
 from jkd.build import Session
 from jkd.data import make_split, open_dataset
 from jkd.errors import Locked, UserError, did_you_mean
-from jkd.graph import show, store
+from jkd.graph import show
 from jkd.graph.export import export
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts import Place
@@ -141,7 +141,7 @@ def graph(action: str, workdir: str | Path, replicate: int = 0, to: str = "") ->
     folder = Place(workdir, replicate).graph
     if not (folder / "graph.json").is_file():
         raise UserError(f"there is no graph in {folder}. Make it with jkd graph build or jkd distill.")
-    loaded = store.load(folder)
+    loaded = parts.read_graph(folder)
     if action == "export":
         config, _ = manifest.read(workdir)
         export(loaded, places.path_of(to), open_dataset(config.data).train.id)
@@ -177,7 +177,7 @@ def _outputs(session: Session, folder: Path, student: str) -> Found:
 
 def _first_graph(workdir: Path) -> KnowledgeGraph | None:
     folder = Place(workdir, 0).graph
-    return store.load(folder) if (folder / "graph.json").exists() else None
+    return parts.read_graph(folder) if (folder / "graph.json").exists() else None
 
 
 def _students(config: ConfigDict, only: str, flag: str = "--only") -> list[tuple[str, int]]:

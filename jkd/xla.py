@@ -5,6 +5,8 @@ import sys
 import warnings
 from importlib import metadata
 
+from jkd.errors import Notice
+
 # Both types, or none: with DOT alone every reduction over channels (BatchNorm) becomes far slower.
 CPU_FUSION = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 # Neither operations that add in no fixed order nor a choice among kernels by their speed (which implies another order).
@@ -35,6 +37,7 @@ def set_flags(reduction: str = "plain", deterministic: bool = True, shards: int 
         warnings.warn(
             f"XLA_FLAGS has {other}, which wins over deterministic=True of the config: on a GPU this run does not "
             "repeat to the bit. Take it out of XLA_FLAGS, or set deterministic=False.",
+            Notice,
             stacklevel=3,
         )
     missing = [flag for flag in missing if flag.split("=")[0] not in given]
@@ -47,6 +50,7 @@ def set_flags(reduction: str = "plain", deterministic: bool = True, shards: int 
         warnings.warn(
             "jax was in use before jkd could set its flags: this run is as good, but slower on some networks and not "
             f"bit for bit that of the command line. To have both, start with {settings}.",
+            Notice,
             stacklevel=3,
         )
         return

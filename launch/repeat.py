@@ -5,7 +5,8 @@
     python launch/repeat.py topology [--cells=54]                  R2: devices x processes x workers x cores
 
 Each prints how many runs gave the digests of the first: of every part's variables and of the chain of its training.
-`again` takes a config as it stands; the other two `configs/repeat.py`, with elastic reduction. `--cells` and `--times`
+`again` takes a config as it stands; the other two `configs/repeat.py`, with elastic reduction (`kill` also
+`configs/repeat.py:plain`). `--cells` and `--times`
 pick an evenly spread sample; `--after=N` leaves out the cells before the Nth but the first, which the others are held
 against: the whole takes an hour or more, and can so be made in parts. With `--jobs=N`, `topology` and `kill` make N
 runs at a time, each on two cores of its own. Flags that are not known here go to `jkd distill`. The exit code is 1 when
@@ -39,17 +40,19 @@ LIMIT = 900  # seconds a run may take
 # Ends the process with SIGKILL once the step has been computed, before anything of it is written.
 KILL_AFTER = """
 import os, signal
-from jkd.train import elastic
-bind = elastic.ElasticStep.bind
-def deadly(self, *given):
-    advance = bind(self, *given)
-    def step(state, chunk):
-        state, metrics = advance(state, chunk)
-        if int(state.step) == {step}:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return state, metrics
-    return step
-elastic.ElasticStep.bind = deadly
+from jkd.train import dispatch, elastic
+def deadly(bind):
+    def bound(self, *given):
+        advance = bind(self, *given)
+        def step(state, chunk):
+            state, metrics = advance(state, chunk)
+            if int(state.step) == {step}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return state, metrics
+        return step
+    return bound
+for kind in (elastic.ElasticStep, dispatch.MeshStep):
+    kind.bind = deadly(kind.bind)
 """
 
 
@@ -119,10 +122,14 @@ def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[
                 break
             shutil.rmtree(place)  # it had finished, which is no fault: again, and earlier
             wait *= 0.9
+        saved = [int(path.stem) for path in (place / student / "checkpoints").glob("*.json")]
         distill(place, options.config, flags, cores=cores, environment=cache)
         found = digests(place)
         shutil.rmtree(place)
-        return f"killed after step {moment}" if moment else f"killed after {wait:.2f} s of {took:.2f}", found
+        label = f"killed after step {moment}"
+        if not moment:
+            label = f"killed after {wait:.2f} s of {took:.2f}, newest checkpoint {max(saved, default=0)}"
+        return label, found
 
     moments = [*range(1, steps + 1), *(None for _ in range(options.times))]
     yield from side_by_side([functools.partial(cut, *item) for item in enumerate(moments)], options.jobs)

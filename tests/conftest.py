@@ -69,20 +69,25 @@ class Tries:
         self.full = os.environ.get("JKD_FAULTS") == "full"
         self.tried = self.passed = 0
         self.failures: list[str] = []
+        self.by_row: dict[int, list[int]] = {}  # of tries that are about one row alone: tried, passed
 
     def count(self, sample: int, full: int) -> int:
         """How many to inject."""
         return full if self.full else sample
 
     @contextlib.contextmanager
-    def __call__(self, what: object) -> Iterator[None]:
+    def __call__(self, what: object, row: int = 0) -> Iterator[None]:
+        """One try; `row` says of which row it is, where a test is about several and each try about one."""
         self.tried += 1
+        own = self.by_row.setdefault(row, [0, 0]) if row else [0, 0]
+        own[0] += 1
         try:
             yield
         except (Exception, pytest.fail.Exception) as error:
             self.failures.append(f"{what}: {type(error).__name__}: {error}")
         else:
             self.passed += 1
+            own[1] += 1
 
 
 TRIES = pytest.StashKey[Tries]()
@@ -108,18 +113,23 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Writes a line for each fault of the table that a test is about, where `launch/faults.sh` asks for it."""
+    """Writes a line for each fault of the table that a test is about, where `launch/faults.sh` asks for it.
+
+    Tries that are about several rows at once stand in each; `again` says of a line that its tries stand in another.
+    """
     report = yield
     record, tries = os.environ.get("JKD_FAULTS_RECORD"), item.stash.get(TRIES, None)
     if record and (report.when == "call" or not report.passed):
         counted = tries and tries.tried and report.when == "call"
         tried, passed = (tries.tried, tries.passed) if counted else (1, int(report.passed))
-        tried += report.failed and tried == passed  # it failed elsewhere than in a try
-        line = {"test": item.nodeid, "skipped": report.skipped, "tried": tried, "passed": passed}
+        by_row = tries.by_row if counted else {}
+        elsewhere = report.failed and tried == passed  # than in a try
         with open(record, "a", encoding="utf-8") as file:
-            for mark in item.iter_markers("fault"):
-                for row in mark.args:
-                    file.write(json.dumps({"row": row, **line}) + "\n")
+            rows = [row for mark in item.iter_markers("fault") for row in mark.args]
+            for place, row in enumerate(rows):
+                own = by_row.get(row, [0, 0]) if by_row else [tried, passed]
+                line = {"row": row, "test": item.nodeid, "skipped": report.skipped, "again": place > 0 and not by_row}
+                file.write(json.dumps(line | {"tried": own[0] + elsewhere, "passed": own[1]}) + "\n")
     return report
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jkd import cli
+from jkd.errors import Notice
 
 VERBS = ("distill", "evaluate", "report", "config", "graph", "methods")
 
@@ -220,9 +221,24 @@ def test_every_help_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]
     assert caught.value.code == 0 and f"example:\n  jkd {verb or 'distill'}" in capsys.readouterr().out
 
 
+@pytest.mark.fault(3)
+def test_what_would_be_a_warning_ends_a_strict_run(jkd: Any, tiny: Any, tmp_path: Path):
+    asked = ("distill", f"--config={tiny.file}", f"--workdir={tmp_path / 'run'}", "--only=kd/0", "--replicate=0")
+    asked = (*asked, "--config.student.train.checkpoint_every=10", "--quiet")
+    assert jkd(*asked, "--strict")[0] == 0
+    place = tmp_path / "run/replicates/0/students/kd/0"
+    for name in ("result.json", "variables.safetensors"):
+        (place / name).unlink()
+    (place / "checkpoints/30.json").write_text("{")
+    code, _, errors = jkd(*asked, "--strict")
+    assert code == 2 and errors.count("\n") == 1 and "Going on from step 20. (--strict)" in errors
+    assert not (place / "result.json").exists()
+    with pytest.warns(UserWarning, match=r"Going on from step 20\."):
+        assert jkd(*asked)[0] == 0
+
+
 def test_a_warning_is_a_line_without_code(jkd: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back afterwards
     jkd("methods")
-    loop = str(Path(cli.__file__).parent / "train" / "loop.py")
-    assert warnings.formatwarning("going on", UserWarning, loop, 3) == "jkd: going on\n"
+    assert warnings.formatwarning("going on", Notice, "/loop.py", 3) == "jkd: going on\n"
     assert "elsewhere.py:3" in warnings.formatwarning("going on", UserWarning, "/elsewhere.py", 3)

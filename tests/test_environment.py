@@ -128,13 +128,20 @@ def test_the_package_has_a_digest_without_git(tmp_path: Path):
     for folder in (first, second):
         (folder / "below").mkdir(parents=True)
         (folder / "below" / "one.py").write_text("a = 1\n")
-        (folder / "notes.txt").write_text(str(folder))
+        (folder / "data.npz").write_bytes(b"\0data")
+        (folder / ".one.py.swp").write_text(str(folder))
+        (folder / "__pycache__").mkdir()
+        (folder / "__pycache__" / "one.cpython-311.pyc").write_text(str(folder))
     assert environment.package_digest(first) == environment.package_digest(second)
     environment.package_digest.cache_clear()
     before = environment.package_digest(first)
     environment.package_digest.cache_clear()
+    (first / "data.npz").write_bytes(b"\0Data")
+    changed = environment.package_digest(first)
+    assert changed != before
+    environment.package_digest.cache_clear()
     (first / "below" / "one.py").rename(first / "one.py")
-    assert environment.package_digest(first) != before
+    assert environment.package_digest(first) not in (before, changed)
 
 
 def test_another_package_is_told_where_both_are_known(here: dict[str, Any]):
@@ -178,13 +185,16 @@ def test_a_clean_checkout_has_a_commit_and_no_patch(checkout: Path):
 def test_what_is_not_committed_is_a_patch_that_applies(checkout: Path):
     (checkout / "__init__.py").write_text("a = 2\n")
     (checkout / "more.py").write_text("b = 1\n")
-    (checkout / "notes.txt").write_text("not of the package\n")
+    (checkout / "table.npz").write_bytes(bytes(range(256)))
+    (checkout.parent / "notes.txt").write_text("not of the package\n")
     found = environment.source(checkout)
     assert found is not None and found["patch"] == hashlib.sha256(found["text"]).hexdigest() and found["whole"]
     (checkout.parent / "it.patch").write_bytes(found["text"])
     _git(checkout.parent, "stash")
-    (checkout / "more.py").unlink()
+    for name in ("more.py", "table.npz"):
+        (checkout / name).unlink()
     _git(checkout.parent, "apply", "it.patch")
+    assert (checkout / "table.npz").read_bytes() == bytes(range(256))
     assert (checkout / "__init__.py").read_text() == "a = 2\n" and (checkout / "more.py").read_text() == "b = 1\n"
     assert b"not of the package" not in found["text"]
 

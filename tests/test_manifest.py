@@ -108,9 +108,12 @@ def test_the_devices_that_compute_for_an_elastic_run_are_counted(tiny: Any, data
         config = configs.resolve(tiny.config(reduction="elastic", **changes))
         return manifest.describe(config, dataset, sharding.one_device())["environment"]["devices"]
 
-    there = devices(devices=0, shards=8)
+    one = {f"{which}__train__steps_per_call": 1 for which in ("teacher", "student")}
+    there = devices(devices=0, shards=8, **one)
     assert (there["count"], there["mesh"], there["computing"]) == (1, {"data": 1}, 4)
-    assert devices(devices=0, shards=2)["computing"] == 2 and devices(devices=3, shards=8)["computing"] == 3
+    assert devices(devices=0, shards=2, **one)["computing"] == 2
+    assert devices(devices=3, shards=8, **one)["computing"] == 3
+    assert devices(devices=0, shards=8)["computing"] == 1  # with several steps a call, all are one device's
 
 
 @pytest.mark.parametrize("changes", [{"data__pool": 100}, {"teacher__width": 8}, {"graph__views": ("teacher",)}])

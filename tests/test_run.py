@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jkd import config as configs
-from jkd import files, parts, run
+from jkd import files, parts, replay, run
 from jkd.data import open_dataset
 from jkd.errors import Locked, UserError
 from jkd.progress import RunProgress
@@ -201,6 +201,19 @@ def test_parts_of_other_inputs_are_refused_by_name(tiny: Any, copied: Path):
         run.distill(tiny.config(), copied, only="kd/0", quiet=True)
 
 
+@pytest.mark.fault(4)
+def test_damaged_predictions_of_a_teacher_are_held_against_no_student(tiny: Any, copied: Path):
+    place = parts.Place(copied, 0)
+    path = place.teacher / "predictions.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 128  # a sign
+    path.write_bytes(data)
+    shutil.rmtree(place.student("kd", 0))
+    with pytest.raises(UserError, match=r"teacher/predictions\.safetensors is damaged"):
+        run.distill(tiny.config(), copied, only="kd/0", replicate=0, quiet=True)
+    assert not (place.student("kd", 0) / "result.json").exists()
+
+
 @pytest.mark.parametrize("part", ["teacher", "students/kd/0"])
 @pytest.mark.fault(4)
 def test_damaged_variables_of_a_finished_part_are_refused_by_name(tiny: Any, copied: Path, part: str):
@@ -210,6 +223,25 @@ def test_damaged_variables_of_a_finished_part_are_refused_by_name(tiny: Any, cop
     path.write_bytes(data)
     with pytest.raises(UserError, match=f"{part}/variables.safetensors is damaged"):
         run.distill(tiny.config(), copied, only="kd/0", quiet=True)
+
+
+@pytest.mark.fault(20)
+def test_a_graph_in_the_place_of_another_is_used_for_nothing(tiny: Any, copied: Path):
+    """Both are sound; which one students are made from is what the result says."""
+    ours, theirs = parts.Place(copied, 0), parts.Place(copied, 1)
+    for name in ("graph.json", "arrays.safetensors"):
+        shutil.copy(theirs.graph / name, ours.graph / name)
+    words = "graph holds another graph than its result.json names"
+    (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
+    assert found.code == replay.DIVERGED and words in found.damaged
+    shutil.rmtree(ours.student("kd", 0))
+    with pytest.raises(UserError, match=words):
+        run.distill(tiny.config(), copied, only="kd/0", replicate=0, quiet=True)
+    with pytest.raises(UserError, match=words):
+        run.graph("check", copied)
+    with pytest.raises(UserError, match=words):
+        run.report(copied)
+    assert not (ours.student("kd", 0) / "result.json").exists()
 
 
 @pytest.mark.fault(4)

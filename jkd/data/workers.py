@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from jkd.errors import UserError
+from jkd.errors import Notice, UserError
 
 POLL = 0.25  # seconds between two looks at the processes
 GRACE = 2.0  # seconds in which chunks still come that a dead process had finished
@@ -64,7 +64,7 @@ def watched(start: Callable[[int], Any], length: int, timeout: float, where: Cal
                     "raise data.timeout, or set data.workers=0."
                 ) from None
             failed = done
-            warnings.warn(f"{why}; loader processes are started again at {where(done)}.", stacklevel=2)
+            warnings.warn(f"{why}; loader processes are started again at {where(done)}.", Notice, stacklevel=2)
         finally:
             crew.close()
 

@@ -5,9 +5,9 @@ differ only in what the user allowed to change (`jkd.changes`); existence alone 
 they are made, so many processes can share one workdir.
 """
 
-from jkd.parts.again import training_again
+from jkd.parts.again import made_of, training_again
 from jkd.parts.check import check
-from jkd.parts.graph import make_graph
+from jkd.parts.graph import make_graph, read_graph
 from jkd.parts.part import Place, Training, read_variables, test_metrics, test_outputs
 from jkd.parts.student import make_student
 from jkd.parts.teacher import make_teacher
@@ -16,9 +16,11 @@ __all__ = [
     "Place",
     "Training",
     "check",
+    "made_of",
     "make_graph",
     "make_student",
     "make_teacher",
+    "read_graph",
     "read_variables",
     "test_metrics",
     "test_outputs",

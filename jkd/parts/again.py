@@ -1,36 +1,55 @@
 """The training of a part that is there, set up as it was, to be run again."""
 
-from jkd import files
+from typing import Any
+
+from jkd import changes, files
 from jkd.build import Session
+from jkd.changes import ENVIRONMENT, Inputs
 from jkd.data import Split
 from jkd.errors import UserError
-from jkd.graph import store
+from jkd.parts.graph import read_graph
 from jkd.parts.part import Place, Training
-from jkd.parts.student import student_training
-from jkd.parts.teacher import found_teacher, teacher_training
+from jkd.parts.student import student_inputs, student_training
+from jkd.parts.teacher import found_teacher, teacher_inputs, teacher_training
+from jkd.places import Path
+from jkd.train import checkpoint
 
 
 def training_again(session: Session, split: Split, place: Place, part: str) -> Training:
     """How `teacher` or a student `NAME/SEED` was trained, from the teacher and the graph that are there.
 
     Raises:
-      UserError: when these are not there, are damaged, or were made from something else.
+      UserError: when these are not there or are damaged, or when the part was made from something else: another teacher
+        or graph, or settings that have been changed since (`--allow-change` leaves finished parts as they are).
     """
     if part == "teacher":
         if session.loaded_teacher:
             raise UserError("the teacher was loaded, not trained: there is nothing to run again.")
+        _check(place.teacher, teacher_inputs(session, split, place))
         return teacher_training(session, split, split.labelled, place.replicate)
     teacher = found_teacher(session, split, place)
     if teacher is None or not (place.graph / "graph.json").exists():
         raise UserError(f"{place.folder} holds no finished teacher and graph, which {part} was made from.")
-    graph = store.load(place.graph)
-    made_of = files.read_signed(place.part(part) / "result.json")["made_of"] if _finished(place, part) else {}
-    for what, now in (("teacher", teacher.digest), ("graph", graph.digest)):
-        if made_of.get(what, now) != now:
-            raise UserError(f"{part} of {place.folder} was made from another {what} than the one that is there.")
+    graph = read_graph(place.graph)
     name, _, seed = part.partition("/")
+    _check(place.part(part), student_inputs(session, split, teacher, graph, place, name, int(seed)))
     return student_training(session, split, teacher, graph, name, int(seed), place.replicate)[0]
 
 
-def _finished(place: Place, part: str) -> bool:
-    return bool((place.part(part) / "result.json").exists())
+def made_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a part is made from and what changed on its way, by its result or its newest checkpoint."""
+    newest = checkpoint.steps(folder / "checkpoints")[-1:]
+    for path in (folder / "result.json", *(folder / "checkpoints" / f"{step}.json" for step in newest)):
+        if path.exists():
+            said = files.read_signed(path) if path.name == "result.json" else files.read_json(path)
+            if isinstance(said, dict):
+                return said.get("made_of") or {}, said.get("changes") or []
+    return {}, []
+
+
+def _check(folder: Path, now: Inputs) -> None:
+    """Refuses a part that was made from something else than it would be made from now."""
+    was = made_of(folder)[0]
+    ours, theirs = ({key: it for key, it in some.items() if key != ENVIRONMENT} for some in (now.made_of or {}, was))
+    if was and (unlike := changes.between(theirs, ours, now.names)):
+        raise UserError(f"{folder} was made from something else than is there now: {changes.listed(unlike)}.")

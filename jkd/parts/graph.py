@@ -11,7 +11,7 @@ from jkd import config as configs
 from jkd.build import Session, Teacher
 from jkd.changes import Inputs
 from jkd.data import Split
-from jkd.errors import UserError
+from jkd.errors import Damaged, UserError
 from jkd.graph import store, taxonomy, views
 from jkd.graph.build import build_graph
 from jkd.graph.knowledge_graph import KnowledgeGraph
@@ -19,6 +19,7 @@ from jkd.graph.material import Folds, HoldOut, assign_folds
 from jkd.parts.part import FORMAT, Place, described, environment_of, finished, hold
 from jkd.parts.sound import refuse_unsound, softmax
 from jkd.parts.teacher import train_teacher
+from jkd.places import Path
 from jkd.progress import RunProgress
 from jkd.tasks import Nodes
 
@@ -44,7 +45,7 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
     def found() -> KnowledgeGraph | None:
         if finished(folder, inputs) is None:
             return None
-        graph = store.load(folder)
+        graph = read_graph(folder)
         progress.finish("already there")
         return graph
 
@@ -83,6 +84,22 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
         }
         files.write_signed(folder / "result.json", result)
     progress.finish(_note(graph, time.monotonic() - started))
+    return graph
+
+
+def read_graph(folder: Path) -> KnowledgeGraph:
+    """The graph of a replicate: of a finished one, that which its result names.
+
+    Raises:
+      Damaged: when it is not what was written, or another graph.
+      UserError: when it is not there.
+    """
+    graph, result = store.load(folder), folder / "result.json"
+    if result.exists() and files.read_signed(result).get("sha256") != graph.digest:
+        raise Damaged(
+            f"{folder} holds another graph than its result.json names: {graph.digest} instead of "
+            f"{files.read_signed(result).get('sha256')}. Delete the folder to make it again."
+        )
     return graph
 
 

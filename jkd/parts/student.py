@@ -51,10 +51,8 @@ def make_student(
 ) -> Result:
     """Finds or trains one student with one seed, and evaluates it on the test split."""
     network, folder = session.config.students[name], place.student(name, seed)
-    made_of = network_inputs(session, network, split, seed, place.replicate)
-    made_of |= {"teacher": teacher.digest, "graph": graph.digest}
-    names = NAMES | {"network.": f"students.{name}.", "teacher": changes.TEACHER, "graph": changes.GRAPH}
-    inputs = Inputs.of(made_of, place.allowed, names)
+    inputs = student_inputs(session, split, teacher, graph, place, name, seed)
+    made_of = inputs.made_of or {}
     progress.start(f"replicate {place.replicate} {name}/{seed}")
     if (result := finished(folder, inputs)) is not None:
         progress.finish("already there")
@@ -84,7 +82,8 @@ def make_student(
             predictions |= {"found_projection": both["projection"], "nodes": both["nodes"]}
         compress.save_variables(folder / "variables.safetensors", variables)
         files.write_arrays(folder / "predictions.safetensors", predictions)
-        theirs = files.read_arrays(place.teacher / "predictions.safetensors")
+        signed = files.read_signed(place.teacher / "result.json")["predictions"]
+        theirs = files.read_arrays(place.teacher / "predictions.safetensors", signed)
         result = {
             "inputs": inputs,
             "made_of": made_of,
@@ -103,6 +102,16 @@ def make_student(
         files.write_signed(folder / "result.json", result)
     progress.finish(note_of(session, result))
     return result
+
+
+def student_inputs(
+    session: Session, split: Split, teacher: Teacher, graph: KnowledgeGraph, place: Place, name: str, seed: int
+) -> Inputs:
+    """What a student is made from."""
+    made_of = network_inputs(session, session.config.students[name], split, seed, place.replicate)
+    made_of |= {"teacher": teacher.digest, "graph": graph.digest}
+    names = NAMES | {"network.": f"students.{name}.", "teacher": changes.TEACHER, "graph": changes.GRAPH}
+    return Inputs.of(made_of, place.allowed, names)
 
 
 def student_training(

@@ -41,7 +41,7 @@ from jkd.train.step import Program
 def make_teacher(session: Session, split: Split, place: Place, progress: RunProgress) -> Teacher:
     """Loads, finds or trains the teacher of a replicate, and evaluates it on the test split."""
     network, folder = session.config.teacher, place.teacher
-    given, inputs = session.loaded_teacher, _inputs(session, split, place)
+    given, inputs = session.loaded_teacher, teacher_inputs(session, split, place)
     made_of = inputs.made_of or {}
     progress.start(f"replicate {place.replicate} teacher")
 
@@ -92,14 +92,14 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
 
 def found_teacher(session: Session, split: Split, place: Place) -> Teacher | None:
     """The finished teacher of a replicate, or None."""
-    result = finished(place.teacher, _inputs(session, split, place))
+    result = finished(place.teacher, teacher_inputs(session, split, place))
     if result is None:
         return None
     apply = session.apply_of(session.config.teacher)
     return session.loaded_teacher or Teacher(apply, read_variables(place.teacher, result), result["params"])
 
 
-def _inputs(session: Session, split: Split, place: Place) -> Inputs:
+def teacher_inputs(session: Session, split: Split, place: Place) -> Inputs:
     """What the teacher of a replicate is made from."""
     network, given = session.config.teacher, session.loaded_teacher
     made_of = network_inputs(session, network, split, network.seed, place.replicate)

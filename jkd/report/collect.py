@@ -1,6 +1,5 @@
 """Reads what a run has written so far, and says what is not there yet. Nothing is computed here."""
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from jkd import digest, files
+from jkd import files
 from jkd.errors import UserError
 from jkd.places import Path
+from jkd.train import metrics
 
 Key = tuple[int, int]  # replicate, seed
 
@@ -26,13 +26,9 @@ class Part:
         """What the task stores, such as `logits` float32 [T, C]; `projection` [T, d] and `nodes` [N, d] where the
         student has them."""
         path = self.folder / "predictions.safetensors"
-        arrays = files.read_arrays(path)
+        arrays = files.read_arrays(path, self.result.get("predictions", ""))
         if ("logits" not in arrays or arrays["logits"].ndim != 2) and "boxes" not in arrays:
             raise UserError(f"{path}: expected 'logits' [T, C], got {sorted(arrays)}. Delete it and run again.")
-        if digest.of_tree(arrays) != self.result.get("predictions"):
-            raise UserError(
-                f"{path} is damaged: it is not what result.json says. Delete {self.folder} to make it again."
-            )
         return arrays
 
     @cached_property
@@ -48,16 +44,9 @@ class Part:
         same = isinstance(found, dict) and "code" in found and found.get("chain") == self.result.get("chain")
         return {"replay": found} if same else {}
 
-    def curve(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; none where there is no such file. A line cut by a kill is left out."""
-        path = self.folder / "metrics.jsonl"
-        lines = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return [line for line in lines if isinstance(line, dict) and "step" in line]
+    def curve(self) -> list[metrics.Line]:
+        """The lines of metrics.jsonl; none where there is no such file."""
+        return metrics.read(self.folder / "metrics.jsonl")
 
 
 @dataclass(frozen=True)

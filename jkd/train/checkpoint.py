@@ -22,7 +22,7 @@ from flax import serialization
 
 from jkd import changes, digest, files, places, processes
 from jkd.changes import Inputs
-from jkd.errors import UserError, some
+from jkd.errors import Notice, UserError, some
 from jkd.places import Path
 from jkd.train.state import TrainState
 
@@ -111,7 +111,7 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
             problems.append(str(error))
             continue
         if problems:
-            warnings.warn(f"{' '.join(problems)} Going on from step {step}.", stacklevel=2)
+            warnings.warn(f"{' '.join(problems)} Going on from step {step}.", Notice, stacklevel=2)
         _tidy(folder)
         return state
     if problems:

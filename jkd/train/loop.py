@@ -85,7 +85,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
     asked = _Asked(step)
     pending: list[tuple[int, int, dict[str, Any], dict[str, jax.Array]]] = []
 
-    def flush() -> None:
+    def flush(wait: bool = False) -> None:
         for first, count, batch, metrics in pending:
             rows = {key: np.asarray(value)[:count] for key, value in metrics.items()}
             checksums = rows.pop("checksums")
@@ -96,7 +96,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             log.add(first, rows)
         pending.clear()
         if record:
-            record.flush()
+            record.flush(wait)
 
     def save() -> None:
         flush()  # a state that is not finite is never saved
@@ -144,7 +144,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             if step >= last:
                 break
         assert step == last, (step, last, saved)
-        flush()
+        flush(wait=True)
         _check_finite(state, setup.folder)
         if setup.folder and processes.count() > 1:
             processes.agree(digest.of_tree(jax.tree.map(np.asarray, state.params)), f"the parameters of {setup.folder}")

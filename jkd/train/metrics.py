@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jkd import files, places
-from jkd.errors import UserError
+from jkd.errors import Notice, UserError
 from jkd.places import Path
 
 WRITES_WITH = {"gs": "google.cloud.storage", "s3": "boto3"}  # packages by which tensorboardX writes to a store
@@ -88,7 +88,8 @@ def _events(folder: Path, start: int) -> "_Events | None":
         try:  # before it is made: half a writer complains whenever it is collected
             importlib.import_module(needed or "no store that it knows")
         except ImportError as error:
-            warnings.warn(f"no TensorBoard events in {folder} ({error}). metrics.jsonl has the figures.", stacklevel=2)
+            told = f"no TensorBoard events in {folder} ({error}). metrics.jsonl has the figures."
+            warnings.warn(told, Notice, stacklevel=2)
             return None
     return _Events(folder, start)
 
@@ -123,13 +124,23 @@ class _Events:
 
 
 def read(path: Path) -> list[Line]:
-    """The lines of a `metrics.jsonl`; a last line cut short by a kill is left out."""
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+    """The lines of a `metrics.jsonl`; a last one cut short by a kill is left out, a damaged one with a warning."""
+    lines: list[Line] = []
+    texts = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+    for number, text in enumerate(texts[:-1], 1):
+        line = _line(text)
+        if line is None:
+            warnings.warn(f"{path}: line {number} is damaged and left out.", Notice, stacklevel=2)
+        else:
+            lines.append(line)
     return lines
+
+
+def _line(text: bytes) -> Line | None:
+    """A line, or None for what is none: a step and numbers by name."""
+    try:
+        line = json.loads(text.decode())
+        whole = isinstance(line, dict) and isinstance(line["step"], int) and not isinstance(line["step"], bool)
+        return line if whole and all(math.isfinite(value) for value in line.values()) else None
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None

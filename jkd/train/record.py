@@ -1,7 +1,7 @@
 """What a part did, step by step, in a form that another run can be held against.
 
     checksums.json   name, dtype and shape of the leaves, in order; SHA-256 of what was given: the teacher's variables
-                     and the graph's arrays
+                     and the graph's arrays; and its own
     checksums.bin    one row a step: a uint32 (little endian) for each leaf of what the step passed through, 0 where it
                      was not taken
     digests.jsonl    every `digest_every` steps the SHA-256 of the whole state, chained
@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import UInt32
 
 from jkd import digest, files
-from jkd.errors import Damaged, UserError
+from jkd.errors import Damaged, Notice, UserError
 from jkd.places import Path
 from jkd.train.state import TrainState
 
@@ -68,7 +68,7 @@ class Record:
         if kept.leaves:
             rows[: len(kept.rows)] = kept.rows[:start]
         lines = [line for line in kept.lines if line["step"] <= start]
-        files.write_json(folder / NAMES, {"leaves": [list(leaf) for leaf in leaves], "given": given})
+        files.write_signed(folder / NAMES, {"leaves": [list(leaf) for leaf in leaves], "given": given})
         files.write_bytes(folder / ROWS, _bytes(rows))
         files.write_bytes(folder / LINES, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self.chain = lines[-1]["chain"] if lines else ""
@@ -85,22 +85,27 @@ class Record:
         files.append(self._rows, data)
 
     def digest(self, state: TrainState, loss: float) -> None:
-        """Takes a copy of the state for the next line. Rows up to it have been added."""
+        """Takes a copy of the state for the next line. Rows up to it have been added.
+
+        It waits only for a hash that is still being made of the digest before: two copies are the most in memory.
+        """
+        self.flush(wait=True)
         copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), parts_of(state))
         line = {"step": int(state.step), "loss": float(loss).hex(), "rows": digest.of_bytes(b"".join(self._since))}
         self._since = []
         self._pending.append((line, self._hasher.submit(of_parts, copy)))
 
-    def flush(self) -> None:
-        """Writes the lines whose state is hashed, waiting for it."""
-        for line, hashed in self._pending:
+    def flush(self, wait: bool = False) -> None:
+        """Writes the lines whose state is hashed; with `wait`, all."""
+        while self._pending and (wait or self._pending[0][1].done()):
+            line, hashed = self._pending[0]
             self.chain = _chained(self.chain, line | {"parts": hashed.result()}, into=line)
             files.append(self._lines, (json.dumps(line) + "\n").encode())
-        self._pending.clear()
+            self._pending.pop(0)
 
     def sync(self) -> None:
         """Has an object store, too, hold all up to here: a checkpoint's record is there before the checkpoint is."""
-        self.flush()
+        self.flush(wait=True)
         self._rows.flush()
         self._lines.flush()
 
@@ -119,7 +124,7 @@ def read(folder: Path) -> Kept:
     """
     if not (folder / NAMES).exists():
         return Kept()
-    listed = files.read_json(folder / NAMES)
+    listed = files.read_signed(folder / NAMES)
     try:
         leaves = tuple((str(name), str(kind)) for name, kind in listed["leaves"])
         given = {str(name): str(sha) for name, sha in listed["given"].items()}
@@ -146,7 +151,7 @@ def _lines(path: Path, rows: np.ndarray) -> tuple[Line, ...]:
                 again["rows"] = digest.of_bytes(_bytes(rows[first:last]))
             _chained(chain, again)
             sound = last > first and again == line
-        except (KeyError, TypeError, ValueError, AttributeError):  # also of what is not UTF-8
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):  # also of what is not UTF-8
             sound = False
         if not sound:
             raise _damaged(path, f"line {number} is not what its digests say")
@@ -159,7 +164,7 @@ def _kept(folder: Path, leaves: Leaves) -> Kept:
     try:
         kept = read(folder)
     except UserError as error:
-        warnings.warn(f"{error} It begins anew from here.", stacklevel=4)
+        warnings.warn(f"{error} It begins anew from here.", Notice, stacklevel=4)
         return Kept()
     return kept if _alike(kept.leaves) == _alike(leaves) else Kept()
 

@@ -1,4 +1,4 @@
-"""Mutants of weight and graph files: each is loaded, or refused in one message; no crash, no hang, little memory.
+"""Mutants of weights, graphs and records: each is loaded, or refused in one message; no crash, no hang, little memory.
 
     python fuzz.py GRAPH_FOLDER SCRATCH COUNT SEED
 
@@ -31,6 +31,7 @@ from jkd.graph.export import to_json
 from jkd.models.vgg import STAGES, CifarVgg
 from jkd.pretrained import vgg
 from jkd.pretrained.tensors import read_tree
+from jkd.train import metrics, record
 
 SECONDS, MEMORY = 5, 2**28
 NUMBERS = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
@@ -257,6 +258,17 @@ def kinds(
         (scratch / "graph" / other).write_bytes((source / other).read_bytes())
         return scratch / "graph"
 
+    part = source.parent / "teacher"
+    names = (record.NAMES, record.LINES, record.ROWS)
+
+    def record_file() -> Path:
+        (scratch / "record").mkdir(exist_ok=True)
+        for name in names:
+            (scratch / "record" / name).write_bytes((part / name).read_bytes())
+        name = chance.choice(names)
+        (scratch / "record" / name).write_bytes(changed((part / name).read_bytes(), chance))
+        return scratch / "record"
+
     def graph_signed() -> Path:
         (scratch / "graph").mkdir(exist_ok=True)
         resigned(scratch / "graph", source, chance)
@@ -276,14 +288,14 @@ def kinds(
             lambda path: vgg.load(path, NETWORK, (32, 32, 3)),
         ),
         "variables": (
-            20,
+            12,
             either(bytes_of(tree, "v.safetensors"), bytes_of(tree, "v.safetensors", header_changed)),
             read_tree,
         ),
         "graph": (10, graph_file, use_graph),
-        "graph, signed anew": (15, graph_signed, use_graph),
+        "graph, signed anew": (11, graph_signed, use_graph),
         "taxonomy": (
-            15,
+            11,
             either(bytes_of(json.dumps(concepts).encode(), "t.json"), json_of(concepts, "t.json")),
             lambda path: taxonomy.load(path, CLASSES),
         ),
@@ -303,6 +315,8 @@ def kinds(
             either(bytes_of(packed(**splits), "d.npz"), bytes_of(packed(**splits), "d.npz", member_changed)),
             dataset,
         ),
+        "metrics of a part": (8, bytes_of((part / "metrics.jsonl").read_bytes(), "metrics.jsonl"), metrics.read),
+        "record of a part": (8, record_file, record.read),
     }
 
 

@@ -36,6 +36,17 @@ def test_without_tries_passes():
 def test_without_tries_fails():
     assert False
 
+@pytest.mark.fault(7, 8)
+def test_is_about_two(tries):
+    with tries(0):
+        pass
+
+@pytest.mark.fault(9, 10)
+def test_is_about_one_or_the_other(tries):
+    for i in range(3):
+        with tries(i, 9 if i else 10):
+            assert i
+
 @pytest.fixture
 def breaks():
     yield
@@ -70,6 +81,10 @@ def test_a_failure_outside_a_try_is_written_down_and_fails_the_table(root: Path,
     for line in map(json.loads, record.read_text().splitlines()):
         passed, tried = counts.setdefault(line["row"], [0, 0])
         counts[line["row"]] = [passed + line["passed"], tried + line["tried"]]
-    assert counts == {1: [3, 3], 2: [2, 3], 3: [3, 4], 4: [1, 1], 5: [0, 1], 6: [1, 2]}
-    table = subprocess.run([sys.executable, str(root / "tests/faults/table.py"), str(record)], capture_output=True)
-    assert table.returncode == 1
+    assert counts == {
+        **{1: [3, 3], 2: [2, 3], 3: [3, 4], 4: [1, 1], 5: [0, 1], 6: [1, 2]},
+        **{7: [1, 1], 8: [1, 1], 9: [2, 2], 10: [0, 1]},
+    }
+    command = [sys.executable, str(root / "tests/faults/table.py"), str(record)]
+    table = subprocess.run(command, capture_output=True, text=True)
+    assert table.returncode == 1 and "| | all, each once | 13 | 18 | |" in table.stdout

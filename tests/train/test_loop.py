@@ -82,11 +82,6 @@ def test_validation_metrics_come_along(setup: Any, run: Any, tmp_path: Path):
     assert found == [20, 40]
 
 
-def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path: Path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    assert metrics.read(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 2.0}]
-
-
 def test_a_request_to_stop_saves_first(setup: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(interrupt, "_received", [15])
     with pytest.raises(interrupt.Interrupted) as caught:

@@ -1,0 +1,76 @@
+"""What a part writes down of its training: off the path of the steps, and damage is found."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jkd.errors import Damaged
+from jkd.train import record
+from jkd.train.state import TrainState
+
+LEAVES = (("update/params/w", "float32[2]"), ("gradients/student/w", "float32[2]"))
+
+
+def _state(step: int) -> TrainState:
+    nothing: dict[str, Any] = {part: {} for part in ("batch_stats", "objective", "opt_state", "ema")}
+    return TrainState(step=jnp.int32(step), params={"w": jnp.full(2, float(step))}, **nothing)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[record.Record]:
+    made = record.Record(tmp_path, LEAVES, {"teacher/w": "ab"}, start=0)
+    yield made
+    made.close()
+
+
+def _steps(book: record.Record, first: int, last: int) -> None:
+    book.add(np.arange(2 * first, 2 * last, dtype=np.uint32).reshape(-1, 2) + 1)
+
+
+def test_nobody_waits_for_a_hash_but_the_next_digest(
+    book: record.Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    free, hashed = threading.Event(), record.of_parts
+    monkeypatch.setattr(record, "of_parts", lambda tree: free.wait(60) and hashed(tree))
+    _steps(book, 0, 2)
+    book.digest(_state(2), 1.0)
+    book.flush()  # would wait a minute
+    assert record.read(tmp_path).lines == () and not free.is_set()
+    free.set()
+    _steps(book, 2, 4)
+    book.digest(_state(4), 0.5)
+    assert [line["step"] for line in record.read(tmp_path).lines] == [2]
+    book.flush(wait=True)
+    kept = record.read(tmp_path)
+    assert [line["step"] for line in kept.lines] == [2, 4] and kept.lines[1]["chain"] == book.chain
+    assert kept.leaves == LEAVES and kept.given == {"teacher/w": "ab"} and kept.rows.shape == (4, 2)
+
+
+@pytest.mark.fault(4)
+def test_every_flipped_bit_of_a_record_is_found(book: record.Record, tmp_path: Path, tries: Any):
+    for first in (0, 2):
+        _steps(book, first, first + 2)
+        book.digest(_state(first + 2), 1.0)
+    book.flush(wait=True)
+    for name in (record.NAMES, record.ROWS, record.LINES):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        bits = 8 * len(whole)
+        for bit in range(0, bits, max(1, bits // tries.count(20, 200))):
+            data = bytearray(whole)
+            data[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(data)
+            with tries(f"bit {bit} of {name}"):
+                try:
+                    kept = record.read(tmp_path)
+                except Damaged:
+                    continue
+                # The end of the last line turned into something else: it counts as cut short by a kill.
+                assert name == record.LINES and bit // 8 == len(whole) - 1 and len(kept.lines) == 1
+        path.write_bytes(whole)
+    assert len(record.read(tmp_path).lines) == 2
