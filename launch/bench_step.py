@@ -9,6 +9,8 @@ For each config (narrow VGG13 -> VGG8 on 32x32 images, and the digits MLP, unles
     graph / kd       the step with the graph's terms, over the step of plain distillation
 
     checksums        the step as training records it, over one without
+    digests          shares of the time of `train.digest_every` steps: of the copy of the state, which the steps wait
+                     for, and of its SHA-256, which a thread takes
     elastic / plain  the elastic step of --shards virtual shards over the plain one (not where one call is many steps:
                      there both are one program), and the share of it that the loss of the global batch takes
 
@@ -35,6 +37,7 @@ from jkd.data.sources import ArraySource
 from jkd.tasks import make_task
 from jkd.train.elastic import ElasticStep
 from jkd.train.given import Knowledge
+from jkd.train.record import of_parts, parts_of
 from jkd.train.step import Program
 
 CONFIGS = ["configs/cifar10.py:small", "configs/digits.py"]
@@ -70,6 +73,10 @@ def bench(spec: str, width: int, batch: int, pairs: int, shards: int) -> None:
         images = batch * each.program.settings.steps_per_call
         print(f"    {images / np.median(times[0], axis=0)[0]:,.0f} images/s fused")
         show(f"{name}: checksums", interleave(Runner(session, each, bound(each.step), True), fused[name], pairs))
+        copy, hashed = digest_seconds(fused[name].state)
+        calls = each.program.settings.digest_every / each.program.settings.steps_per_call
+        share = 1 / (calls * np.median(times[0], axis=0)[0])
+        print(f"    digests: {copy * share:.5f} for the copies, {hashed * share:.5f} in a thread")
         if each.program.settings.steps_per_call == 1:
             elastic = ElasticStep(each.program, shards, jax.devices())
             show(f"{name}: elastic / plain", interleave(Runner(session, each, bound(elastic)), fused[name], pairs))
@@ -116,6 +123,19 @@ def bound(step: Any) -> Step:
         return advance[0](state, chunk)
 
     return call
+
+
+def digest_seconds(state: Any, times: int = 5) -> tuple[float, float]:
+    """Median seconds of the copy of a state and of its SHA-256, as `jkd.train.record` takes them."""
+    took = []
+    for _ in range(times):
+        start = time.perf_counter()
+        copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), parts_of(state))
+        copied = time.perf_counter()
+        of_parts(copy)
+        took.append((copied - start, time.perf_counter() - copied))
+    copy_time, hash_time = np.median(took, axis=0)
+    return float(copy_time), float(hash_time)
 
 
 def share_of_global(session: Session, compiled: Compiled, shards: int, calls: int = 10) -> float:
