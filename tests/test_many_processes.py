@@ -3,6 +3,7 @@
 They talk over gloo, as hosts of a cluster do.
 """
 
+import re
 import signal
 import socket
 import time
@@ -74,18 +75,36 @@ def dying(folder, state, inputs):
     save(folder, state, inputs)
 checkpoint.save = dying
 """
+DIES_WAITING = """
+import os, signal
+from jkd import processes
+wait = processes.wait
+def dying(what):
+    if what == "checkpoint 4":
+        os.kill(os.getpid(), signal.SIGKILL)
+    wait(what)
+processes.wait = dying
+"""
 
 
 @pytest.mark.long
 @pytest.mark.fault(18)
-def test_a_lost_process_ends_the_others_and_one_alone_goes_on_to_the_same_bits(tiny: Any, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("count", "lost", "code"), [(2, 0, DIES), pytest.param(4, 2, DIES_WAITING, marks=pytest.mark.slow)]
+)
+def test_a_lost_process_ends_the_others_and_one_alone_goes_on_to_the_same_bits(
+    tiny: Any, tmp_path: Path, count: int, lost: int, code: str
+):
     elastic = ("--config.reduction=elastic", "--only=knowledge_graph")
-    started = _start(tiny, tmp_path / "cut", *elastic, code=(DIES, ""))
-    assert started[0].wait(LIMIT) == -signal.SIGKILL
+    codes = tuple(code if rank == lost else "" for rank in range(count))
+    started = _start(tiny, tmp_path / "cut", *elastic, processes=count, code=codes)
+    assert started[lost].wait(LIMIT) == -signal.SIGKILL
     died = time.monotonic()
-    code, _, errors = _ended(started[1:])[0]
-    assert time.monotonic() - died < 60 and code != 0
-    assert "process 1 of 2 lost another one at step" in errors, errors
+    others = [rank for rank in range(count) if rank != lost]
+    ended = _ended([started[rank] for rank in others])
+    assert time.monotonic() - died < 60 and all(code for code, *_ in ended)
+    for rank, (_, _, errors) in zip(others, ended, strict=True):
+        assert re.search(f"process {rank} of {count} lost .+ at step", errors), errors
     student = tmp_path / "cut/replicates/0/students/knowledge_graph/0"
     assert not (student / "result.json").exists() and (student / "checkpoints/2.json").exists()
     for name in ("cut", "whole"):

@@ -45,8 +45,8 @@ FAULTS = {
         "found in 5 s, replaced once with the same order, else exit; orphans end",
     ),
     18: (
-        "one of two processes killed or hanging",
-        "the other ends in a minute, with rank and step; one alone goes on to the same bits",
+        "one of two or four processes killed, or one of two hanging",
+        "the others end in a minute, with rank and step; one alone goes on to the same bits",
     ),
     19: ("typos, wrong types and conflicts in configs", "refused before jax is loaded, with the nearest key"),
     20: ("resumed with another config, data, teacher or graph", "refused, with the differences"),
