@@ -15,7 +15,7 @@ import json, pathlib, sys
 root = pathlib.Path(sys.argv[1]) / "replicates"
 for path in sorted(root.rglob("result.json")):
     result = json.loads(path.read_text())
-    print(path.relative_to(root), result.get("params"), json.dumps(result.get("metrics"), sort_keys=True))
+    print(path.relative_to(root), result.get("params"), result.get("chain"), json.dumps(result.get("metrics"), sort_keys=True))
 for path in sorted(root.rglob("graph.json")):
     print(path.relative_to(root), json.loads(path.read_text())["sha256"])
 PY

@@ -94,11 +94,13 @@ def read_graph(folder: Path) -> KnowledgeGraph:
       Damaged: when it is not what was written, or another graph.
       UserError: when it is not there.
     """
-    graph, result = store.load(folder), folder / "result.json"
-    if result.exists() and files.read_signed(result).get("sha256") != graph.digest:
+    graph, path = store.load(folder), folder / "result.json"
+    result = files.read_signed(path) if path.exists() else {"sha256": graph.digest}
+    named = result.get("sha256") if isinstance(result, dict) else None
+    if named != graph.digest:
         raise Damaged(
-            f"{folder} holds another graph than its result.json names: {graph.digest} instead of "
-            f"{files.read_signed(result).get('sha256')}. Delete the folder to make it again."
+            f"{folder} holds another graph than its result.json names: {graph.digest} instead of {named}. Delete the "
+            "folder to make it again."
         )
     return graph
 
