@@ -172,8 +172,22 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     _workdir_flag(add)
     add("--student", metavar="NAME/SEED", default="", help="only this student, or 'teacher'; otherwise all parts")
     add("--replicate", metavar="I", type=int, default=None, help="only this replicate")
-    add("--from", metavar="N", type=int, default=0, dest="first", help="begin at the newest checkpoint up to this step")
-    add("--to", metavar="N", type=int, default=0, dest="last", help="stop at this step")
+    add(
+        "--from",
+        metavar="N",
+        type=int,
+        default=None,
+        dest="first",
+        help="begin at the newest checkpoint up to this step",
+    )
+    add(
+        "--to",
+        metavar="N",
+        type=int,
+        default=0,
+        dest="last",
+        help="stop at this step, and, without --from, begin at the newest checkpoint before it",
+    )
     add("--against", metavar="DIR", default="", help="compare with the record of another run of the same config")
     add("--anyway", action="store_true", help="compare even in an environment that gives other bits")
     add("--quiet", action="store_true", help="no progress")

@@ -77,7 +77,7 @@ def replay(
     workdir: str | Path,
     student: str = "",
     replicate: int | None = None,
-    first: int = 0,
+    first: int | None = None,
     last: int = 0,
     against: str | Path = "",
     anyway: bool = False,
@@ -90,7 +90,8 @@ def replay(
       workdir: of the run.
       student: `NAME/SEED` or `teacher`; empty for all that have a record.
       replicate: of which replicate; None for all.
-      first: begin at the newest checkpoint at or before this step; 0 = at the beginning.
+      first: begin at the newest checkpoint at or before this step; 0 = at the beginning. None = there, too, or, where
+        `last` is given, at the newest checkpoint before that.
       last: stop at this step; 0 = at the last.
       against: the workdir of another run of the same config, to compare with its record instead.
       anyway: compare even where the environment differs in what bits depend on.
@@ -103,6 +104,8 @@ def replay(
     workdir = places.path_of(workdir)
     other = places.path_of(against) if against else workdir
     config, saved = manifest.read(workdir)
+    if first is None:
+        first = max(0, last - 1)
     if first < 0 or last < 0 or (last and last <= first):
         raise UserError(f"--from={first} --to={last}: expected steps from 0 on, the second behind the first.")
     if replicate is not None and not 0 <= replicate < config.replicates:

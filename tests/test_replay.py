@@ -30,6 +30,9 @@ def test_it_goes_from_a_checkpoint_to_a_step(copied: Path):
     (found,) = replay.replay(copied, student="kd/1", replicate=0, first=25, last=30, quiet=True)
     assert found.outcome and (found.outcome.first, found.outcome.last, found.outcome.rows) == (20, 30, 10)
     assert str(found).startswith("replicate 0 kd/1: the same from step 20 to 30")
+    for last, first, rows in ((30, 20, 10), (20, 0, 20)):  # the checkpoint of a step itself shows nothing of it
+        (found,) = replay.replay(copied, student="kd/1", replicate=0, last=last, quiet=True)
+        assert found.outcome and (found.outcome.first, found.outcome.last, found.outcome.rows) == (first, last, rows)
 
 
 def _tamper(folder: Path, step: int, leaf: str) -> None:
