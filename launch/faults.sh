@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Injects every fault of the README's table, in full counts, and prints the table: row, fault, passed, tried.
-# A quarter of an hour on 2 shared cores. Root, mount and a C compiler are needed for full disks and failing writes; without
+# Twenty minutes on 2 shared cores. Root, mount and a C compiler are needed for full disks and failing writes; without
 # them those tests are skipped, and the table says so. Arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -15,7 +15,7 @@ FAULTS = {
         "a checkpoint or graph file cut to 0, 50, 99 %, missing, or added",
         "found before it is read; the one before is used, one warning",
     ),
-    4: ("one bit flipped in a checkpoint, graph or result", "found"),
+    4: ("one bit flipped in a checkpoint, graph, record or result", "found"),
     5: ("disk full, at every write of a save", "the good checkpoint stays; the run goes on once there is space"),
     6: ("a workdir that is read-only or another user's", "refused before the first step"),
     7: ("every checkpoint bad", "refused, never started over"),
