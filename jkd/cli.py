@@ -278,21 +278,22 @@ def _distill(options: argparse.Namespace) -> None:
     if options.only == "":
         raise UserError("--only: expected NAME/SEED, NAME or graph, got nothing.")
     config = _resolved(options)
-    _join_processes(options, config)
-    from jkd import report, run
-    from jkd.train import interrupt
-
-    with warnings.catch_warnings(), interrupt.listen():
+    with warnings.catch_warnings():
         if options.strict:
             warnings.filterwarnings("error", category=Notice)
-        summary = run.distill(
-            config,
-            options.workdir,
-            only=options.only or "",
-            replicate=options.replicate,
-            quiet=options.quiet,
-            allow_change=options.allow_change,
-        )
+        _join_processes(options, config)
+        from jkd import report, run
+        from jkd.train import interrupt
+
+        with interrupt.listen():
+            summary = run.distill(
+                config,
+                options.workdir,
+                only=options.only or "",
+                replicate=options.replicate,
+                quiet=options.quiet,
+                allow_change=options.allow_change,
+            )
     if summary is not None:
         _say(report.table(summary), _where(options.workdir))
 

@@ -6,11 +6,10 @@
 
 Each prints how many runs gave the digests of the first: of every part's variables and of the chain of its training.
 `again` takes a config as it stands; the other two `configs/repeat.py`, with elastic reduction (`kill` also
-`configs/repeat.py:plain`). `--cells` and `--times`
-pick an evenly spread sample; `--after=N` leaves out the cells before the Nth but the first, which the others are held
-against: the whole takes an hour or more, and can so be made in parts. With `--jobs=N`, `topology` and `kill` make N
-runs at a time, each on two cores of its own. Flags that are not known here go to `jkd distill`. The exit code is 1 when
-any differs.
+`configs/repeat.py:plain`). `--cells` and `--times` pick an evenly spread sample; `--after=N` leaves out the first N
+cells but the first of all, which the others are held against: the whole takes an hour or more, and can so be made in
+parts. With `--jobs=N`, `topology` and `kill` make N runs at a time, each on two cores of its own. Flags that are not
+known here go to `jkd distill`. The exit code is 1 when any differs.
 """
 
 import argparse

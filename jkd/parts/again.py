@@ -50,6 +50,6 @@ def made_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def _check(folder: Path, now: Inputs) -> None:
     """Refuses a part that was made from something else than it would be made from now."""
     was = made_of(folder)[0]
-    ours, theirs = ({key: it for key, it in some.items() if key != ENVIRONMENT} for some in (now.made_of or {}, was))
-    if was and (unlike := changes.between(theirs, ours, now.names)):
+    unlike = [change for change in now.differences({"made_of": was}) or () if not change.key.startswith(ENVIRONMENT)]
+    if was and unlike:
         raise UserError(f"{folder} was made from something else than is there now: {changes.listed(unlike)}.")
