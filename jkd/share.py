@@ -30,7 +30,7 @@ class Share:
       samples: positions in the pool of those it trains on, ascending, int32 `[M]`: the pool or its labelled part,
         within the budget.
       choices: view, strength, mix, smoothing and gate, for `result.json`.
-      labels_used: labels that the choices saw and training does not.
+      labels_used: labelled samples that the choices saw and training does not, however many nodes each holds.
     """
 
     knowledge: Knowledge
@@ -72,7 +72,8 @@ def share_of(
     if graph.boxes is not None:  # nodes are objects, and there are samples without any
         assert split is not None
         whole = np.arange(len(split.pool), dtype=np.int32)
-        return Share(knowledge, whole if rule.of == "pool" else split.labelled, choices, used)
+        held = int((split.val_labels >= 0).sum()) if used else 0  # so far objects were counted
+        return Share(knowledge, whole if rule.of == "pool" else split.labelled, choices, held)
     inside = np.arange(len(graph)) if rule.of == "pool" else np.flatnonzero(graph.labels >= 0)
     believed = believed_class(graph.beliefs, graph.labels)[inside]
     kept = sampling(rule.by, rule.budget, classes_of=believed, edges=edges, **draw)

@@ -126,7 +126,8 @@ def test_a_run_measures_every_network(done: tuple[Path, dict[str, Any]]) -> None
         measured = summary["students"][name]["metrics"]
         assert {"map50", "map", "voc_map50", "agreement"} <= set(measured)
         assert 0 <= measured["map50"]["mean"] <= 1
-    assert summary["students"]["plain"]["labels"]["train"] == 16
+    assert summary["students"]["plain"]["labels"] == {"train": 16, "choose": 0}
+    assert summary["students"]["edges"]["labels"] == {"train": 16, "choose": 6}  # images, not the objects in them
     stored = files.read_arrays(workdir / "replicates/0/students/plain/0/predictions.safetensors")
     assert stored["boxes"].shape == (6, 100, 4) and set(stored) == {"boxes", "scores", "classes", "mask"}
     assert run.evaluate(workdir, "plain/0")["map50"] == summary["students"]["plain"]["metrics"]["map50"]["mean"]
@@ -233,10 +234,12 @@ def test_elastic_bits_are_those_of_any_number_of_devices_and_micro_batches_agree
 @pytest.mark.slow
 def test_every_term_of_detectors_trains(config_of: Any, tmp_path: Path) -> None:
     names = [name for name, method in METHODS.items() if method.objects]
-    config = config_of(graph__diagnosis="none", data__val=0.0)
-    config.students = {"all": {"objective": dict.fromkeys(names, 0.1) | {"cwd": CWD}}}
+    config = config_of(graph__diagnosis="folds", graph__folds=2, data__val=0.0)
+    terms = dict.fromkeys(names, 0.1) | {"cwd": CWD, "joined_beliefs": 0.1}
+    config.students = {"all": {"objective": terms, "graph": {"edges": "real"}}}
     config.report.reference = "all"
-    run.distill(config, tmp_path / "run", quiet=True)
+    summary = run.distill(config, tmp_path / "run", quiet=True)
+    assert summary is not None and summary["labels"] == {"train": 16, "choose": 0}  # folds spend none
     last = metrics.read(tmp_path / "run/replicates/0/students/all/0/metrics.jsonl")[-1]
     assert all(np.isfinite(last[key]) for key in last)
     assert {f"{name}_{pair}" for name in ("fgd", "cwd", "class_kd") for pair in ("0_0", "1_1")} <= set(last)
