@@ -11,12 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, UInt32
 
 from jkd import digest
 
 OPTIMISER = "update/opt_state/"
 LANES = 8  # columns that are summed side by side
+SMALL = 1 << 16  # words; larger leaves are not worth a copy
 # In the order in which a step passes through them. `update` is the state it starts from: what the step before made.
 STAGES = ("update", "batch", "teacher", "graph", "student", "gradients")
 
@@ -53,7 +55,7 @@ def _where(wanted: Array | bool, leaves: dict[str, Array]) -> dict[str, Array]:
         return {}
 
     def take(leaves: list[Array]) -> Array:
-        return jnp.stack([checksum(leaf) for leaf in leaves])
+        return _together([_words(leaf) for leaf in leaves])
 
     def leave(leaves: list[Array]) -> Array:
         return jnp.zeros(len(leaves), jnp.uint32)
@@ -64,15 +66,35 @@ def _where(wanted: Array | bool, leaves: dict[str, Array]) -> dict[str, Array]:
 
 def checksum(leaf: Array) -> UInt32[Array, ""]:
     """The checksum of one array, whatever its shape: modular sums do not depend on the order of adding. Never 0."""
+    return _sums(_words(leaf)[None])[0]
+
+
+def _together(leaves: list[UInt32[Array, " _"]]) -> UInt32[Array, " leaves"]:
+    """The checksum of every leaf's words, of those of one size together, since a network's leaves are many and alike.
+
+    A detector has two thousand, most of them of a few dozen words; one by one they are half of what is compiled.
+    """
+    of_size: dict[int, list[int]] = {}
+    for at, words in enumerate(leaves):
+        of_size.setdefault(words.size, []).append(at)
+    groups: list[list[int]] = []
+    for size, ats in of_size.items():
+        groups += [ats] if size <= SMALL else [[at] for at in ats]
+    sums = jnp.concatenate([_sums(jnp.stack([leaves[at] for at in ats])) for ats in groups])
+    return sums[np.argsort(np.concatenate(groups))]
+
+
+def _sums(rows: UInt32[Array, "r n"]) -> UInt32[Array, " r"]:
+    """The checksum of each row of words."""
     # Folding the high half into the low one: a float's sign and exponent would else be lost to an even difference of
     # weights, and rows of a one-hot array could change places unseen.
-    words = _words(leaf)
-    if words.size % LANES == 0:  # sums of columns run several times faster than one long sum
-        words = words.reshape(-1, LANES)
-        words = (words ^ (words >> jnp.uint32(16))) * _weights(words.shape[0], 0x9E3779B1)[:, None]
-        words = jnp.sum(words, axis=0, dtype=jnp.uint32)
-    words = (words ^ (words >> jnp.uint32(16))) * _weights(words.size, 0x85EBCA77)
-    return never_zero(jnp.sum(words, dtype=jnp.uint32) + jnp.uint32(0x9E3779B9))  # all zeros would else give 0
+    if rows.shape[1] % LANES == 0:  # sums of columns run several times faster than one long sum
+        rows = rows.reshape(len(rows), -1, LANES)
+        rows = (rows ^ (rows >> jnp.uint32(16))) * _weights(rows.shape[1], 0x9E3779B1)[None, :, None]
+        rows = jnp.sum(rows, axis=1, dtype=jnp.uint32)
+    rows = (rows ^ (rows >> jnp.uint32(16))) * _weights(rows.shape[1], 0x85EBCA77)[None]
+    # All zeros would else give 0.
+    return never_zero(jnp.sum(rows, axis=1, dtype=jnp.uint32) + jnp.uint32(0x9E3779B9))
 
 
 def never_zero(sums: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:

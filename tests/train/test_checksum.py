@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jkd.train import checksum
 from jkd.train.checksum import STAGES, checksums, leaves_of
 
 TREE = {
@@ -15,6 +16,7 @@ TREE = {
     "gradients": {"a": {"kernel": np.ones((3, 3), np.float32)}, "b": np.zeros(5, jnp.bfloat16)},
 }
 SUM = jax.jit(checksums)
+GOLD = [3659752473, 1339634609]  # of the leaves in the test below
 
 
 def _names(tree: dict) -> tuple[str, ...]:
@@ -54,6 +56,21 @@ def test_swapped_elements_are_seen_even_of_opposite_sign(i: int, j: int):
 def test_a_leaf_does_not_depend_on_the_others_or_on_its_shape():
     alone = {"student": {"logits": TREE["student"]["logits"].reshape(-1)}}
     assert int(SUM(alone)[0]) == int(SUM(TREE)[_names(TREE).index("student/logits")])
+
+
+def test_leaves_of_one_size_are_summed_together_and_none_takes_the_place_of_another(monkeypatch: pytest.MonkeyPatch):
+    draw = np.random.default_rng(0)
+    sizes = [3, 8, 0, 16, 3, 70_000, 8, 1, 3, 70_000, 16]
+    tree = {"update": {f"{i:02}": draw.normal(size=size).astype(np.float32) for i, size in enumerate(sizes)}}
+    each = [int(checksum.checksum(jnp.asarray(leaf))) for leaf in tree["update"].values()]
+    assert SUM(tree).tolist() == each and len(set(each)) == len(sizes)
+    monkeypatch.setattr(checksum, "SMALL", 0)  # one by one
+    assert jax.jit(lambda tree: checksums(tree))(tree).tolist() == each
+
+
+def test_a_checksum_is_the_same_in_every_version():
+    """What is stored was made by an earlier one."""
+    assert SUM({"update": {"a": np.arange(16, dtype=np.float32), "b": np.arange(5, dtype=np.uint8)}}).tolist() == GOLD
 
 
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.int32, np.uint8, np.bool_, np.float16])
