@@ -25,6 +25,7 @@ from jkd.train.state import PyTree, TrainState
 
 ASK_EVERY = 10.0  # seconds between two questions of several processes whether to stop
 MOST_STEPS = 10_000  # between two of them
+IN_FLIGHT = 2  # calls that devices may be behind: enough to keep them busy, few enough that a signal is soon heard
 Evaluate = Callable[[PyTree], dict[str, float]]
 
 
@@ -123,6 +124,8 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
                 record = Record(written, leaves, of_given(setup.teacher, setup.knowledge), start=step)
             state, metrics = advance(state, chunk)
             pending.append((step, count, {key: chunk[key] for key in ("step", "id")}, metrics))
+            if len(pending) > IN_FLIGHT:
+                jax.block_until_ready(pending[-1 - IN_FLIGHT][3])
             before, step = step, step + count
             if _passed(settings.digest_every, before, step) or step == steps:
                 flush()

@@ -16,7 +16,7 @@ from jkd.errors import UserError
 from jkd.objective import Objective
 from jkd.train import checkpoint, interrupt, metrics
 from jkd.train.dispatch import MeshStep
-from jkd.train.loop import Fit, fit
+from jkd.train.loop import IN_FLIGHT, Fit, fit
 
 STEPS, CALL = 40, 4
 
@@ -62,6 +62,34 @@ def test_a_signal_at_any_step_saves_and_the_run_goes_on_to_the_same_bits(
             assert caught.value.code == 128 + number
             assert checkpoint.steps(folder / "checkpoints") == [CALL * (at + 1)]
             assert _digest(fit(*setup(run, folder))) == whole
+
+
+def test_the_device_is_two_calls_behind_at_most(setup: Any, run: Any, problem: Any, altered: Any):
+    """Calls return before they are done: a signal would have to wait for all up to the next log line."""
+    calls, waited, behind = [0], [0], []
+
+    class Watched:
+        def __init__(self, values: Any, call: int) -> None:
+            self.values, self.call = values, call
+
+        def block_until_ready(self) -> "Watched":
+            waited[0] = max(waited[0], self.call)
+            return self
+
+        def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+            return np.asarray(self.values)
+
+    def step(advance: Any, state: Any, chunk: Any) -> Any:
+        behind.append(calls[0] - waited[0])
+        calls[0] += 1
+        state, measured = advance(state, chunk)
+        return state, measured | {"gradient_norm": Watched(measured["gradient_norm"], calls[0])}
+
+    network = problem.network({"kd": 1.0, "cross_entropy": 0.1})
+    network.train.update(log_every=10 * STEPS)
+    one, state = setup(run)
+    fit(replace(one, step=altered(MeshStep(problem.program(network)[0], sharding.make_mesh(1)), step)), state)
+    assert calls[0] == STEPS // CALL and max(behind) == IN_FLIGHT
 
 
 @dataclass(frozen=True)
