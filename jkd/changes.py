@@ -20,19 +20,8 @@ NEVER = (
     *("task", "data", "graph.views", "graph.files", "graph.diagnosis"),
     *("format", "split", "seed", "replicate", "loaded", TEACHER, GRAPH),  # of what a part is made from
 )
-NEVER_OF_NETWORK = (
-    "seed",
-    "model",
-    "width",
-    "depth",
-    "batch_norm",
-    "layout",
-    "dtype",
-    "weights",
-    "fn",
-    "variables",
-    "normalize",
-)
+# Of a network, only how it is trained may change: every other key says which function it is, or what it reads.
+MAY_OF_NETWORK = ("train", "objective", "graph", "sampling", "dropout", "init", "init_layers")
 MOST = 8  # differences that a message lists
 
 
@@ -146,7 +135,7 @@ def _named(flat: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
 
 def _below(key: str, allowed: str) -> bool:
     alias = key
-    if allowed.startswith("student.") and key.startswith("students.") and key.count(".") > 1:
+    if f"{allowed}.".startswith("student.") and key.startswith("students.") and key.count(".") > 1:
         alias = "student." + key.split(".", 2)[2]
     return any(it == allowed or it.startswith(f"{allowed}.") for it in (key, alias))
 
@@ -155,6 +144,6 @@ def _never(key: str) -> bool:
     """Whether a key is one of those that no flag lets change."""
     if any(key == fixed or key.startswith(f"{fixed}.") for fixed in NEVER):
         return True
-    *where, last = key.split(".")
-    of_network = where[:1] in (["teacher"], ["student"]) or (where[:1] == ["students"] and len(where) == 2)
-    return of_network and len(where) <= 2 and last in NEVER_OF_NETWORK
+    head, *path = key.split(".")
+    inside = path[1:] if head == "students" else path if head in ("teacher", "student") else []
+    return bool(inside) and inside[0] not in MAY_OF_NETWORK

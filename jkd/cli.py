@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from jkd import __version__, processes
-from jkd.errors import Notice, UserError, did_you_mean
+from jkd.errors import Damaged, Notice, UserError, did_you_mean
 
 FORMAT_WARNING = warnings.formatwarning
 Verb = Callable[[argparse.Namespace], int | None]
@@ -326,7 +326,10 @@ def _replay(options: argparse.Namespace) -> int:
 
     given = ("workdir", "student", "replicate", "first", "last", "against", "anyway", "quiet")
     asked = {key: getattr(options, key) for key in given}
-    found = replay.replay(**asked, told=lambda each: _say(str(each)))
+    try:
+        found = replay.replay(**asked, told=lambda each: _say(str(each)))
+    except Damaged as error:
+        return _ended(str(error), replay.DIVERGED)
     return min((each.code for each in found if each.code), default=0)  # one that diverged is what matters most
 
 

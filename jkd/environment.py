@@ -225,14 +225,14 @@ def cpu() -> dict[str, Any]:
 def package_digest(package: Path | None = None) -> str:
     """SHA-256 over the files of a package, that of jkd: relative path and bytes of each, sorted by path.
 
-    Compiled Python and hidden files, such as an editor's, are left out.
+    Compiled Python, which comes and goes while others start, and hidden files, such as an editor's, are left out.
     """
     package = package or Path(__file__).resolve().parent
     every = {path.relative_to(package): path for path in package.rglob("*") if path.is_file()}
     found = {
         path.as_posix(): file
         for path, file in every.items()
-        if path.suffix != ".pyc" and not any(part.startswith(".") for part in path.parts)
+        if not any(part == "__pycache__" or part.startswith(".") for part in path.parts) and path.suffix != ".pyc"
     }
     return digest.of_bytes(*(part for name in sorted(found) for part in (name.encode(), found[name].read_bytes())))
 

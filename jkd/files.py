@@ -144,23 +144,32 @@ def write_signed(path: Path, value: dict[str, Any]) -> None:
     write_json(path, digest.signed(value))
 
 
-def read_signed(path: Path) -> Any:
-    """Reads what `write_signed` wrote; one that is not what was saved is a `Damaged` that names it."""
-    value = read_json(path)
-    if isinstance(value, dict) and value and value != digest.signed(value):
+def read_signed(path: Path) -> dict[str, Any]:
+    """Reads what `write_signed` wrote; one of which any byte is not what was saved is a `Damaged` that names it."""
+    data = _bytes_of(path)
+    value = _parsed(path, data)
+    if not isinstance(value, dict) or value != digest.signed(value) or json_bytes(value) != data:
         raise Damaged(f"{path} is damaged: it is not what its digest says. Delete its folder to make it again.")
     return value
 
 
 def read_json(path: Path) -> Any:
     """Reads JSON; a missing or broken file, or one that gives a key twice, is a `UserError` that names it."""
+    return _parsed(path, _bytes_of(path))
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        text = retried(path.read_bytes).decode()
-        return json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_number)
+        return retried(path.read_bytes)
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}). Check it and its permissions.") from None
+
+
+def _parsed(path: Path, data: bytes) -> Any:
+    try:
+        return json.loads(data.decode(), object_pairs_hook=_object, parse_float=_number, parse_constant=_number)
     except RecursionError:
         raise Damaged(f"{path} is not valid JSON (nested too deeply). Delete it and run again.") from None
     except ValueError as error:  # of the encoding, the syntax, or a number of thousands of digits

@@ -17,7 +17,7 @@ from jkd import config as configs
 from jkd.changes import Allowed, Change
 from jkd.data import DataSet
 from jkd.environment import PLAIN, describe_environment, differences, sentence, source, source_differences
-from jkd.errors import Notice, UserError
+from jkd.errors import Damaged, Notice, UserError
 from jkd.places import Path
 
 PATCH = "source.patch"  # what was not committed of the source when the run began
@@ -80,11 +80,11 @@ def open_run(
     with files.lock(workdir, "the manifest", wait=True):  # processes that start together look one after the other
         before = _saved(workdir) if path.exists() else None
         whole = _merged(workdir, before, now, allowed)
+        if before and source_differences(before["environment"], whole["environment"]):
+            told = f"the source of jkd is not what {workdir} began with; its manifest says so."
+            warnings.warn(told, Notice, stacklevel=2)  # first: where it ends the run, nothing is recorded
         _write_patch(workdir, whole)
         files.write_json(path, whole)
-    if before and source_differences(before["environment"], whole["environment"]):
-        told = f"the source of jkd is not what {workdir} began with; its manifest says so."
-        warnings.warn(told, Notice, stacklevel=2)
     return allowed.with_recorded(whole["changes"])
 
 
@@ -134,7 +134,7 @@ def record_parts(workdir: Path) -> None:
         for what, key in (("teacher", "params"), ("graph", "sha256")):
             for path in workdir.glob(f"replicates/*/{what}/result.json"):
                 result = files.read_signed(path)
-                if isinstance(result, dict) and key in result:
+                if key in result:
                     found[path.parent.relative_to(workdir).as_posix()] = result[key]
         whole = before | {"parts": digest.signed(found)}
         if whole != before:
@@ -197,7 +197,7 @@ def _saved(workdir: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a manifest of jkd. Choose another --workdir.")
     parts = manifest.get("parts", {"digest": digest.of_json({})})
     if signed(manifest) != manifest or not isinstance(parts, dict) or digest.signed(parts) != parts:
-        raise UserError(f"{path} is not what was saved: its digest differs. Copy it anew, or choose another --workdir.")
+        raise Damaged(f"{path} is not what was saved: its digest differs. Copy it anew, or choose another --workdir.")
     return manifest
 
 

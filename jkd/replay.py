@@ -132,13 +132,13 @@ def replay(
             label = f"replicate {place.replicate} {part}"
             progress.start(label)
             found = again.part(label, place, source, part, progress)
-            if found.outcome or found.damaged:
-                files.write_json(place.part(part) / FILE, _plain(found, against, _chain(source.part(part))))
             progress.finish(NOTES[found.code] if not found.damaged else "damaged")
             done.append(found)
-            if told:
+            if told:  # first: it may be that nothing can be written here
                 with progress.aside():
                     told(found)
+            if (found.outcome or found.damaged) and place.part(part).exists():
+                files.write_json(place.part(part) / FILE, _plain(found, against, _chain(source.part(part))))
     return done
 
 
@@ -172,7 +172,7 @@ class _Again:
             _check_inputs(place.part(part), folder)
             final = _final(folder)
             training = parts.training_again(
-                self.session, make_split(self.session.dataset, config.data, place.replicate), place, part
+                self.session, make_split(self.session.dataset, config.data, place.replicate), place, part, source
             )
             stored = Stored(folder / "checkpoints", training.init(), final)
             setup = replace(training.setup, progress=progress.step)
@@ -222,11 +222,16 @@ def _final(folder: Path) -> tuple[int, Any] | None:
     if not finished.exists():
         return None
     result = files.read_signed(finished)
-    if not isinstance(result, dict) or not isinstance(result.get("steps"), int) or "params" not in result:
+    if not isinstance(result.get("steps"), int) or "params" not in result:
         raise UserError(f"{finished} is not the result of a part.")
     variables = parts.read_variables(folder, result)
-    if result.get("chain") != record.chain_of(folder):
-        raise NotComparable(f"The record is not the one that {finished} names by its chain.")
+    if not result.get("chain"):
+        raise NotComparable(f"{finished} names no record: it was damaged before the part was finished.")
+    kept = record.read(folder)
+    if result["chain"] != record.chain_of(folder):
+        raise Damaged(f"the record in {folder} is not the one that {finished} names by its chain.")
+    if len(kept.rows) < result["steps"]:
+        raise Damaged(f"{folder / record.ROWS} has {len(kept.rows)} of the {result['steps']} steps of its part.")
     return result["steps"], variables
 
 
@@ -236,7 +241,7 @@ def _chain(folder: Path) -> str:
         return record.chain_of(folder)
     except UserError:
         with contextlib.suppress(UserError):
-            return str(files.read_json(folder / "result.json")["chain"])
+            return str(files.read_signed(folder / "result.json").get("chain", ""))
         return ""
 
 

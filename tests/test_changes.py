@@ -2,6 +2,7 @@
 
 import pytest
 
+from jkd import config as configs
 from jkd.changes import Allowed, Change, Inputs, between, remedy
 
 
@@ -24,6 +25,7 @@ def test_differences_are_leaves_under_the_names_that_the_user_knows():
         ("students.kd.train.batch", "student.train.batch"),
         ("students.kd.train.batch", "student.train"),
         ("environment.versions.jax", "environment"),
+        ("students.kd.train.batch", "student"),
     ],
 )
 def test_a_key_is_allowed_by_itself_its_groups_and_student(key: str, allowed: str):
@@ -45,6 +47,20 @@ def test_a_key_is_allowed_by_itself_its_groups_and_student(key: str, allowed: st
 )
 def test_a_key_is_not_allowed_by_its_likeness_and_some_never(key: str, allowed: str):
     assert key not in Allowed((allowed,))
+
+
+def test_what_a_network_is_can_never_change():
+    """Of a teacher that is there, another value would make another function of the same variables."""
+    trained = {"train", "objective", "graph", "sampling", "dropout", "init", "init_layers"}
+    default = configs.default()
+    for where, network in (
+        ("teacher", default.teacher),
+        ("student", default.student),
+        ("students.kd", default.student),
+    ):
+        for key in network:
+            inner = f"{where}.{key}"
+            assert (inner in Allowed((inner,))) == (key in trained), inner
 
 
 def test_a_remedy_names_flags_only_where_they_would_help():

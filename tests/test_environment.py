@@ -132,6 +132,7 @@ def test_the_package_has_a_digest_without_git(tmp_path: Path):
         (folder / ".one.py.swp").write_text(str(folder))
         (folder / "__pycache__").mkdir()
         (folder / "__pycache__" / "one.cpython-311.pyc").write_text(str(folder))
+        (folder / "__pycache__" / f"two.cpython-311.pyc.{folder.name}").write_text("")  # on its way to be renamed
     assert environment.package_digest(first) == environment.package_digest(second)
     environment.package_digest.cache_clear()
     before = environment.package_digest(first)

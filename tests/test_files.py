@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jkd import files
-from jkd.errors import Locked, UserError
+from jkd.errors import Damaged, Locked, UserError
 
 
 def test_json_is_written_whole_and_leaves_no_draft(tmp_path: Path):
@@ -115,3 +115,14 @@ def test_what_is_appended_is_all_there_or_refused(tmp_path: Path):
     if os.path.exists("/dev/full"):
         with pytest.raises(UserError, match="cannot write /dev/full: No space left on device"):
             files.append(files.appender(Path("/dev/full")), b"1")
+
+
+@pytest.mark.fault(4)
+@pytest.mark.parametrize("text", ["{}", "null", "[]", '{\n "a": 1E-05,\n "digest": "x"\n}\n'])
+def test_what_is_signed_is_as_it_was_written_to_the_byte(tmp_path: Path, text: str):
+    path = tmp_path / "it.json"
+    files.write_signed(path, {"a": 1e-05})
+    assert files.read_signed(path)["a"] == 1e-05
+    path.write_text(text.replace('"x"', f'"{files.read_json(path)["digest"]}"'))  # a digest of equal values
+    with pytest.raises(Damaged, match=r"it\.json is damaged"):
+        files.read_signed(path)

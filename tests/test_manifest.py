@@ -13,7 +13,7 @@ from jkd import config as configs
 from jkd import digest, files, manifest, sharding
 from jkd.data import DataSet, open_dataset
 from jkd.environment import describe_environment
-from jkd.errors import UserError
+from jkd.errors import Notice, UserError
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +185,10 @@ def test_another_source_is_told_and_recorded_with_its_patch(
     written = _open(tmp_path, tiny.config(), dataset)
     assert digest.of_file(tmp_path / "source.patch") == written["environment"]["source"]["patch"]
     edit(b"second")
+    for _ in range(2):  # with --strict it ends each time, and nothing is recorded
+        with warnings.catch_warnings(), pytest.raises(Notice, match="the source of jkd is not what"):
+            warnings.simplefilter("error", Notice)
+            _open(tmp_path, tiny.config(), dataset)
     with pytest.warns(UserWarning, match="the source of jkd is not what"):
         after = _open(tmp_path, tiny.config(), dataset)
     assert [change["key"] for change in after["changes"]] == ["environment.source"]

@@ -67,7 +67,7 @@ def test_a_record_that_is_not_the_results_is_not_compared(copied: Path):
     shutil.copy(copied / "replicates/0/students/kd/1/digests.jsonl", folder)
     shutil.copy(copied / "replicates/0/students/kd/1/checksums.bin", folder)
     (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
-    assert found.code == replay.INCOMPARABLE and "names by its chain" in str(found)
+    assert found.code == replay.DIVERGED and "names by its chain" in found.damaged
 
 
 def test_final_variables_that_are_others_are_told_by_value(copied: Path):
@@ -192,6 +192,49 @@ def test_a_damaged_file_that_students_were_made_from_is_damage(copied: Path, fil
     found = replay.replay(copied, student="kd/0", quiet=True, told=told.append)
     assert [each.code for each in found] == [replay.SAME, replay.DIVERGED] and told == found
     assert file in str(found[1]) and found[1].outcome is None
+
+
+@pytest.mark.fault(4)
+@pytest.mark.parametrize("old, new", [('"batch": 16', '"batch": 17'), ('"changes"', '"changez"'), ("{", "")])
+def test_a_damaged_sidecar_of_an_unfinished_part_is_damage(copied: Path, old: str, new: str):
+    folder = copied / "replicates/0/students/kd/0"
+    (folder / "result.json").unlink()
+    newest = max((folder / "checkpoints").glob("*.json"))
+    text = newest.read_text()
+    assert old in text
+    newest.write_text(text.replace(old, new, 1))
+    (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
+    assert found.code == replay.DIVERGED and newest.name in found.damaged
+
+
+@pytest.mark.fault(4)
+def test_a_record_that_is_cut_under_a_finished_part_is_damage(copied: Path):
+    folder = copied / "replicates/0/students/kd/0"
+    path = folder / "digests.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])
+    path = copied / "replicates/1/students/kd/0/checksums.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    found = replay.replay(copied, student="kd/0", quiet=True)
+    assert [each.code for each in found] == [replay.DIVERGED] * 2 and all(each.damaged for each in found)
+
+
+def test_a_damaged_manifest_is_damage(copied: Path, capsys: pytest.CaptureFixture[str]):
+    path = copied / "manifest.json"
+    path.write_text(path.read_text().replace('"name": "', '"name": "x', 1))
+    assert cli.main(["replay", f"--workdir={copied}", "--quiet"]) == replay.DIVERGED
+    assert "is not what was saved" in capsys.readouterr().err
+
+
+def test_against_a_run_of_another_config_without_the_part_here_is_not_compared(tiny: Any, copied: Path, tmp_path: Path):
+    """Nothing is left in its place, either."""
+    folder = copied / "replicates/0/students/kd/0"
+    there = tmp_path / "there"
+    shutil.copytree(copied, there)
+    shutil.rmtree(folder)
+    made_of = files.read_json(there / "replicates/0/students/kd/0/result.json")["made_of"]
+    _results(there / "replicates/0/students/kd/0", made_of=made_of | {"seed": 5})
+    (found,) = replay.replay(copied, student="kd/0", replicate=0, against=there, quiet=True)
+    assert found.code == replay.INCOMPARABLE and "seed: 5 -> 0" in str(found) and not folder.exists()
 
 
 def test_each_part_is_held_against_the_environment_it_was_made_in(copied: Path):

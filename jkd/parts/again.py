@@ -15,8 +15,10 @@ from jkd.places import Path
 from jkd.train import checkpoint
 
 
-def training_again(session: Session, split: Split, place: Place, part: str) -> Training:
+def training_again(session: Session, split: Split, place: Place, part: str, source: Place | None = None) -> Training:
     """How `teacher` or a student `NAME/SEED` was trained, from the teacher and the graph that are there.
+
+    With `source`, the part there has to be made from the same, too.
 
     Raises:
       UserError: when these are not there or are damaged, or when the part was made from something else: another teacher
@@ -25,26 +27,27 @@ def training_again(session: Session, split: Split, place: Place, part: str) -> T
     if part == "teacher":
         if session.loaded_teacher:
             raise UserError("the teacher was loaded, not trained: there is nothing to run again.")
-        _check(place.teacher, teacher_inputs(session, split, place))
+        for one in (place, source or place):
+            _check(one.teacher, teacher_inputs(session, split, place))
         return teacher_training(session, split, split.labelled, place.replicate)
     teacher = found_teacher(session, split, place)
     if teacher is None or not (place.graph / "graph.json").exists():
         raise UserError(f"{place.folder} holds no finished teacher and graph, which {part} was made from.")
     graph = read_graph(place.graph)
     name, _, seed = part.partition("/")
-    _check(place.part(part), student_inputs(session, split, teacher, graph, place, name, int(seed)))
+    for one in (place, source or place):
+        _check(one.part(part), student_inputs(session, split, teacher, graph, place, name, int(seed)))
     return student_training(session, split, teacher, graph, name, int(seed), place.replicate)[0]
 
 
 def made_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What a part is made from and what changed on its way, by its result or its newest checkpoint."""
-    newest = checkpoint.steps(folder / "checkpoints")[-1:]
-    for path in (folder / "result.json", *(folder / "checkpoints" / f"{step}.json" for step in newest)):
-        if path.exists():
-            said = files.read_signed(path) if path.name == "result.json" else files.read_json(path)
-            if isinstance(said, dict):
-                return said.get("made_of") or {}, said.get("changes") or []
-    return {}, []
+    said: dict[str, Any] = {}
+    if (folder / "result.json").exists():
+        said = files.read_signed(folder / "result.json")
+    elif newest := checkpoint.steps(folder / "checkpoints")[-1:]:
+        said = checkpoint.sealed(folder / "checkpoints" / str(newest[0]))
+    return said.get("made_of") or {}, said.get("changes") or []
 
 
 def _check(folder: Path, now: Inputs) -> None:

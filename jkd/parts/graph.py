@@ -96,7 +96,7 @@ def read_graph(folder: Path) -> KnowledgeGraph:
     """
     graph, path = store.load(folder), folder / "result.json"
     result = files.read_signed(path) if path.exists() else {"sha256": graph.digest}
-    named = result.get("sha256") if isinstance(result, dict) else None
+    named = result.get("sha256")
     if named != graph.digest:
         raise Damaged(
             f"{folder} holds another graph than its result.json names: {graph.digest} instead of {named}. Delete the "

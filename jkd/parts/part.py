@@ -103,7 +103,7 @@ def finished(folder: Path, inputs: Inputs) -> Result | None:
     if not processes.told(path.exists()):
         return None
     result = files.read_signed(path)
-    if not isinstance(result, dict) or "inputs" not in result:
+    if "inputs" not in result:
         raise UserError(f"{path} is not the result of a part. Delete {folder} to make it again.")
     changed = inputs.differences(result)
     refused = inputs.allowed.refused(changed or [])
@@ -120,13 +120,16 @@ def finished(folder: Path, inputs: Inputs) -> Result | None:
 
 @contextlib.contextmanager
 def hold(folder: Path, what: str, progress: RunProgress, wait: bool) -> Iterator[None]:
-    """Holds the lock of a part. While another process has it, waits and says so, or raises `Locked`."""
+    """Holds the lock of a part. While another process has it, waits and says so, or raises `Locked`.
+
+    Where several processes compute the run it waits: the first alone has the lock, and they have to stay together.
+    """
 
     def waiting(holder: str) -> None:
         interrupt.stop_if_requested()
         progress.waiting(holder)
 
-    with files.lock(folder, what, wait=wait, waiting=waiting):
+    with files.lock(folder, what, wait=wait or processes.count() > 1, waiting=waiting):
         files.remove_drafts(folder)
         yield
         processes.wait(what)  # what the first has written is there for all

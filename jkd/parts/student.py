@@ -34,7 +34,7 @@ from jkd.progress import RunProgress
 from jkd.share import Share, nodes_in, share_of
 from jkd.train.given import Knowledge
 from jkd.train.loop import Fit, fit
-from jkd.train.record import chain_of
+from jkd.train.record import final_chain
 from jkd.train.state import PyTree
 
 
@@ -67,6 +67,8 @@ def make_student(
         check_steps(folder, program.steps, f"students.{name}")
         evaluate = validation_of(session, split, session.apply_of(network), network)
         setup = replace(training.setup, folder=folder, inputs=inputs, evaluate=evaluate, progress=progress.step)
+        signed = files.read_signed(place.teacher / "result.json").get("predictions", "")
+        theirs = files.read_arrays(place.teacher / "predictions.safetensors", signed)  # damaged ones are found now
         state = fit(setup, training.init())
         variables = jax.tree.map(np.asarray, state.variables)
         own = session.apply_of(network)
@@ -82,13 +84,11 @@ def make_student(
             predictions |= {"found_projection": both["projection"], "nodes": both["nodes"]}
         compress.save_variables(folder / "variables.safetensors", variables)
         files.write_arrays(folder / "predictions.safetensors", predictions)
-        signed = files.read_signed(place.teacher / "result.json").get("predictions", "")
-        theirs = files.read_arrays(place.teacher / "predictions.safetensors", signed)
         result = {
             "inputs": inputs,
             "made_of": made_of,
             "environment": digest.of_json(made_of[ENVIRONMENT]),
-            "chain": chain_of(folder),
+            "chain": final_chain(folder),
             "params": digest.of_tree(variables),
             "predictions": digest.of_tree(predictions),
             "metrics": test_metrics(session, predictions, theirs),

@@ -33,7 +33,7 @@ from jkd.parts.sound import refuse_unsound
 from jkd.progress import RunProgress
 from jkd.train.given import Knowledge
 from jkd.train.loop import Fit, fit
-from jkd.train.record import chain_of
+from jkd.train.record import final_chain
 from jkd.train.state import PyTree
 from jkd.train.step import Program
 
@@ -74,7 +74,7 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
             "inputs": inputs,
             "made_of": made_of,
             "environment": digest.of_json(made_of[ENVIRONMENT]),
-            "chain": chain_of(folder),
+            "chain": final_chain(folder),
             "params": teacher.digest,
             "predictions": digest.of_tree(found),
             "metrics": test_metrics(session, found, None),

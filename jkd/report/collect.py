@@ -143,7 +143,7 @@ def _part(folder: Path) -> Part | None:
         return None
     result = files.read_signed(path)
     for key in ("params", "metrics", "labels", "receipt"):
-        if not isinstance(result, dict) or key not in result:
+        if key not in result:
             raise UserError(f"{path}: expected the key '{key}'. Delete the file and run again.")
     if not re.fullmatch(r"[0-9a-f]{64}", str(result["params"])):
         raise UserError(f"{path}: 'params' is not a SHA-256. Delete the file and run again.")

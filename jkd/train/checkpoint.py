@@ -22,7 +22,7 @@ from flax import serialization
 
 from jkd import changes, digest, files, places, processes
 from jkd.changes import Inputs
-from jkd.errors import Notice, UserError, some
+from jkd.errors import Damaged, Notice, UserError, some
 from jkd.places import Path
 from jkd.train.state import TrainState
 
@@ -128,7 +128,7 @@ def read(path: Path, like: TrainState, inputs: str | None = None) -> TrainState:
     Raises:
       UserError: when it is damaged, does not fit `like`, or was made from other inputs.
     """
-    sidecar = _sealed(path)
+    sidecar = sealed(path)
     if inputs is not None:
         _check_inputs(path, sidecar, inputs)
     try:
@@ -160,6 +160,22 @@ def read(path: Path, like: TrainState, inputs: str | None = None) -> TrainState:
     return serialization.from_state_dict(like, restored)
 
 
+def sealed(path: Path) -> dict[str, Any]:
+    """The sidecar of the checkpoint `path`, every byte of it as it was written.
+
+    Raises:
+      Damaged: when it is not; a missing one is a `UserError`.
+    """
+    sidecar = files.read_json(_sidecar(path))
+    if not isinstance(sidecar, dict) or set(sidecar) != KEYS:
+        raise Damaged(f"{_sidecar(path)} does not hold the digests of a checkpoint.")
+    rest = {key: value for key, value in sidecar.items() if key != "seal"}
+    whole = files.json_bytes(sidecar) == _sidecar(path).read_bytes()
+    if not whole or digest.of_json(rest) != sidecar["seal"]:
+        raise Damaged(f"{_sidecar(path)} is damaged: it differs from its SHA-256.")
+    return sidecar
+
+
 def changes_of(folder: Path, inputs: str, before: int | None = None) -> list[dict[str, Any]]:
     """The settings that were changed on the way to a part, each `{"step", "key", "old", "new"}`.
 
@@ -172,7 +188,7 @@ def changes_of(folder: Path, inputs: str, before: int | None = None) -> list[dic
         if not isinstance(inputs, Inputs) or (before is not None and step >= before):
             continue
         with contextlib.suppress(UserError):  # a damaged one: look at the one before
-            sidecar = _sealed(folder / str(step))
+            sidecar = sealed(folder / str(step))
             since = inputs.differences(sidecar) or []
             return [*sidecar["changes"], *({"step": step, **change._asdict()} for change in since)]
     return []
@@ -188,18 +204,6 @@ def _check_inputs(path: Path, sidecar: dict[str, Any], inputs: str) -> None:
         differ = f"; they differ in {changes.listed(refused)}" if refused else ""
         advice = changes.remedy(refused, "Give a part with other settings another place.")
         raise UserError(f"checkpoint {path} was made from another config, teacher or graph{differ}. {advice}")
-
-
-def _sealed(path: Path) -> dict[str, Any]:
-    """The sidecar of a checkpoint, every byte of it as it was written."""
-    sidecar = files.read_json(_sidecar(path))
-    if not isinstance(sidecar, dict) or set(sidecar) != KEYS:
-        raise UserError(f"{_sidecar(path)} does not hold the digests of a checkpoint.")
-    rest = {key: value for key, value in sidecar.items() if key != "seal"}
-    whole = files.json_bytes(sidecar) == _sidecar(path).read_bytes()
-    if not whole or digest.of_json(rest) != sidecar["seal"]:
-        raise UserError(f"{_sidecar(path)} is damaged: it differs from its SHA-256.")
-    return sidecar
 
 
 def _files(path: Path) -> dict[str, str]:

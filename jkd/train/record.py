@@ -62,7 +62,7 @@ class Record:
     """
 
     def __init__(self, folder: Path, leaves: Leaves, given: dict[str, str], start: int) -> None:
-        kept = _kept(folder, leaves) if start else Kept()
+        kept = _kept(folder, leaves, start) if start else Kept()
         leaves = kept.leaves or leaves  # shapes are those of the first step
         rows = np.zeros((start, len(leaves)), np.uint32)  # zeros: not recorded
         if kept.leaves:
@@ -159,14 +159,18 @@ def _lines(path: Path, rows: np.ndarray) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _kept(folder: Path, leaves: Leaves) -> Kept:
-    """The record to go on with; where it is damaged or of another version, none, with a warning."""
+def _kept(folder: Path, leaves: Leaves, start: int) -> Kept:
+    """The record to go on with; where it is damaged, lost or of other leaves, none, with a warning."""
     try:
         kept = read(folder)
+        if len(kept.rows) < start:  # a checkpoint's record is there before the checkpoint is
+            raise _damaged(folder / ROWS, f"it has {len(kept.rows)} of {start} steps")
+        if _alike(kept.leaves) != _alike(leaves):
+            raise UserError(f"the record {folder / NAMES} lists other leaves than the step has now.")
     except UserError as error:
         warnings.warn(f"{error} It begins anew from here.", Notice, stacklevel=4)
         return Kept()
-    return kept if _alike(kept.leaves) == _alike(leaves) else Kept()
+    return kept
 
 
 def _alike(leaves: Leaves) -> Leaves:
@@ -195,6 +199,15 @@ def chain_of(folder: Path) -> str:
     """The last `chain` of a part's record, which stands for all that the training did; '' where there is none."""
     lines = read(folder).lines
     return str(lines[-1]["chain"]) if lines else ""
+
+
+def final_chain(folder: Path) -> str:
+    """`chain_of` a part that has been trained; '' with a warning where the record is damaged, which costs it alone."""
+    try:
+        return chain_of(folder)
+    except UserError as error:
+        warnings.warn(f"{error} The part is left without one.", Notice, stacklevel=2)
+        return ""
 
 
 def of_given(teacher: Any, knowledge: Any) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """What makes a part finished, and how its lock is waited for."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from jkd import digest, files
+from jkd import digest, files, processes
 from jkd.changes import Allowed, Inputs
 from jkd.errors import Locked, UserError
 from jkd.parts.part import check_steps, finished, hold
@@ -51,6 +53,25 @@ def test_a_part_that_may_differ_stays_what_it_is(tmp_path: Path):
         assert result is not None and result["made_of"] == old
 
 
+def test_where_several_processes_compute_a_run_they_wait_for_a_lock_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[bool] = []
+
+    @contextlib.contextmanager
+    def lock(folder: Path, what: str, wait: bool, waiting: object) -> Iterator[None]:
+        asked.append(wait)
+        yield
+
+    monkeypatch.setattr(files, "lock", lock)
+    monkeypatch.setattr(processes, "wait", lambda what: None)
+    for count in (1, 2):
+        monkeypatch.setattr(processes, "count", lambda count=count: count)
+        with RunProgress(1, quiet=True) as progress, hold(tmp_path, "it", progress, wait=False):
+            pass
+    assert asked == [False, True]
+
+
 def test_fewer_steps_than_a_checkpoint_has_done_are_refused(tmp_path: Path):
     (tmp_path / "checkpoints" / "20").mkdir(parents=True)
     (tmp_path / "checkpoints" / "20.json").write_text("{}")
@@ -70,7 +91,7 @@ def test_a_result_without_its_variables_is_no_finished_part(tmp_path: Path):
 @pytest.mark.parametrize("text", ["[]", "{}", "null"])
 def test_a_result_that_is_none_is_refused(tmp_path: Path, text: str):
     (tmp_path / "result.json").write_text(text)
-    with pytest.raises(UserError, match="is not the result of a part"):
+    with pytest.raises(UserError, match="is not the result of a part|is damaged"):
         finished(tmp_path, _inputs(MADE_OF))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jkd.errors import Damaged
+from jkd.errors import Damaged, Notice
 from jkd.train import record
 from jkd.train.state import TrainState
 
@@ -49,6 +49,39 @@ def test_nobody_waits_for_a_hash_but_the_next_digest(
     kept = record.read(tmp_path)
     assert [line["step"] for line in kept.lines] == [2, 4] and kept.lines[1]["chain"] == book.chain
     assert kept.leaves == LEAVES and kept.given == {"teacher/w": "ab"} and kept.rows.shape == (4, 2)
+
+
+@pytest.mark.parametrize("lost", ["rows", "all", "other leaves"])
+def test_a_record_that_lacks_what_a_checkpoint_goes_on_from_begins_anew_and_says_so(
+    book: record.Record, tmp_path: Path, lost: str
+):
+    for first in (0, 2):
+        _steps(book, first, first + 2)
+        book.digest(_state(first + 2), 1.0)
+    book.flush(wait=True)
+    leaves = LEAVES
+    if lost == "rows":
+        (tmp_path / record.ROWS).write_bytes((tmp_path / record.ROWS).read_bytes()[:8])
+    elif lost == "all":
+        (tmp_path / record.NAMES).unlink()
+    else:
+        leaves = (*LEAVES, ("student/logits", "float32[2]"))
+    with pytest.warns(Notice, match="begins anew from here"):
+        again = record.Record(tmp_path, leaves, {}, start=4)
+    again.add(np.ones((2, len(leaves)), np.uint32))
+    again.digest(_state(6), 1.0)
+    again.flush(wait=True)
+    again.close()
+    assert [line["step"] for line in record.read(tmp_path).lines] == [6] and record.final_chain(tmp_path) == again.chain
+
+
+def test_a_damaged_record_costs_a_trained_part_its_record_and_no_more(book: record.Record, tmp_path: Path):
+    _steps(book, 0, 2)
+    book.digest(_state(2), 1.0)
+    book.flush(wait=True)
+    (tmp_path / record.LINES).write_bytes(b"{}\n")
+    with pytest.warns(Notice, match="left without one"):
+        assert record.final_chain(tmp_path) == ""
 
 
 @pytest.mark.fault(4)
