@@ -64,7 +64,9 @@ def smoke(config: ConfigDict) -> None:
 def cpu(config: ConfigDict) -> None:
     config.data.image_size = 160
     for network in (config.teacher, config.student):
-        network.train.update(epochs=20, batch=8)
+        network.train.batch = 8
+        if not network.train.steps:  # as `few` and `smoke` set them, before or after
+            network.train.epochs = 20
 
 
 def few(config: ConfigDict) -> None:
@@ -73,7 +75,7 @@ def few(config: ConfigDict) -> None:
     config.data.labels = 20
     config.graph.update(diagnosis="folds", folds=2)  # no boxes are spent on the choices; each fold trains a teacher
     for network in (config.teacher, config.student):  # epochs would be over 20 images for some rows, 205 for others
-        network.train.update(steps=500, epochs=0)
+        network.train.update(steps=network.train.steps or 500, epochs=0)
 
 
 def scratch(config: ConfigDict) -> None:

@@ -109,6 +109,13 @@ def start_of(network: ConfigDict, module: Any, teacher: tuple[Any, PyTree] | Non
 
 def yolo_of(network: ConfigDict, classes: int, axis: str | None = None) -> Yolo:
     """The detector that a network's Darknet cfg describes, scaled and for the data's classes."""
+    given = network.init or network.get("weights", "")
+    for key in ("cfg_width", "cfg_depth"):
+        if given and network[key] != 1:
+            raise UserError(
+                f"{key} = {network[key]:g}: {given} has the weights of the cfg as it is, not of a scaled one. Set init "
+                f"to '' or {key} to 1."
+            )
     cfg = scaled(_cfg(network), network.cfg_width, network.cfg_depth)
     return Yolo(with_classes(cfg, classes), network.dropout > 0, jnp.dtype(network.dtype), axis)
 

@@ -164,7 +164,7 @@ def test_the_report_shows_boxes_of_three_kinds(done: tuple[Path, dict[str, Any]]
 def test_what_a_student_finds_is_explained_by_the_objects_of_the_graph(
     done: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config_of: Any
 ) -> None:
-    monkeypatch.setattr("jkd.tasks.objects.SHOWN", 0.002)  # six steps of training make nobody sure
+    monkeypatch.setattr("jkd.evaluate.detection.SHOWN", 0.002)  # six steps of training make nobody sure
     run.distill(config_of(), tmp_path / "run", quiet=True)
     stored = files.read_arrays(tmp_path / "run/replicates/0/students/edges/0/predictions.safetensors")
     graph = store.load(tmp_path / "run/replicates/0/graph")
@@ -227,6 +227,8 @@ def test_elastic_bits_are_those_of_any_number_of_devices_and_micro_batches_agree
     assert one == two
     whole, _ = losses()
     assert one[0][0] == pytest.approx(whole[0], rel=0.05)  # BatchNorm within a shard
+    mosaic: dict[str, Any] = {"student__train__augment__mosaic": 1.0}  # of images of all shards
+    assert losses(reduction="elastic", shards=2, **mosaic)[0][0] == pytest.approx(losses(**mosaic)[0][0], rel=0.05)
     parted, _ = losses(student__train__accumulate=2)
     assert parted[0] == pytest.approx(whole[0], rel=0.05)
 
@@ -240,6 +242,8 @@ def test_every_term_of_detectors_trains(config_of: Any, tmp_path: Path) -> None:
     config.report.reference = "all"
     summary = run.distill(config, tmp_path / "run", quiet=True)
     assert summary is not None and summary["labels"] == {"train": 16, "choose": 0}  # folds spend none
+    material = store.load(tmp_path / "run/replicates/0/graph").material
+    assert material is not None and len(material.edges["context"].ids) == 2  # what a fold's teacher says of the rest
     last = metrics.read(tmp_path / "run/replicates/0/students/all/0/metrics.jsonl")[-1]
     assert all(np.isfinite(last[key]) for key in last)
     assert {f"{name}_{pair}" for name in ("fgd", "cwd", "class_kd") for pair in ("0_0", "1_1")} <= set(last)
@@ -258,6 +262,10 @@ def test_every_term_of_detectors_trains(config_of: Any, tmp_path: Path) -> None:
         ({"graph__views": ("input",)}, "made of objects"),
         ({"data__shapes__classes": 9}, "2 to 8 classes"),
         ({"data__image_size": 36}, "does not fit the cfg"),
+        (
+            {"student__cfg": "small", "student__cfg_width": 0.5, "student__init": "it.weights"},
+            r"students\.edges\.cfg_width = 0\.5: it\.weights has the weights of the cfg as it is",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_made(
@@ -265,6 +273,38 @@ def test_what_cannot_work_is_refused_before_anything_is_made(
 ) -> None:
     with pytest.raises(UserError, match=message):
         run.distill(config_of(**changes), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "term, old, new, message",
+    [
+        (
+            "objectness_scaled",
+            "anchors=8,8,",
+            "anchors=9,8,",
+            r"plain\.objective\.objectness_scaled: raw heads mean other",
+        ),
+        ("class_kd", "num=2", "num=2\nscale_x_y=1.1", "raw heads mean other boxes"),
+        ("confident_hint", "num=2", "num=2\nnew_coords=1", "it takes logits, and a cfg says new_coords=1"),
+    ],
+)
+def test_terms_compare_heads_that_mean_the_same(
+    config_of: Any, tmp_path: Path, term: str, old: str, new: str, message: str
+) -> None:
+    other = tmp_path / "other.cfg"
+    other.write_text(CFG.replace(old, new))
+    config = config_of(student__cfg=str(other))
+    config.students = {"plain": {"objective": {"yolo": 1.0, term: 1.0}}}
+    with pytest.raises(UserError, match=message):
+        run.distill(config, tmp_path / "run", quiet=True)
+
+
+def test_a_term_of_detectors_asks_for_objects(tmp_path: Path) -> None:
+    config = configs.default()
+    config.students = {"kd": {"objective": {"kd": 1.0, "yolo": 1.0}}}
+    with pytest.raises(UserError, match=r"students\.kd\.objective\.yolo: it is about objects, but the data are images"):
+        run.distill(config, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 
 

@@ -101,8 +101,8 @@ def test_no_concrete_task_outside_its_place(root: Path):
     """The engine sees a `Task`; whoever asks which one it is has the seam in the wrong place."""
     allowed = {"tasks", "data", "models", "pretrained", "losses", "evaluate"}
     named = re.compile(
-        r"task(\.name)?['\"]?\]?\s*(==|!=|in)\s*[\[\(\{]?['\"]|CLASSIFICATION|tasks\.(classification|detection)"
-        r"|from jkd\.tasks import .*\b(classification|detection)\b"
+        r"task(\.name)?['\"]?\]?\s*(==|!=|in)\s*[\[\(\{]?['\"]|CLASSIFICATION|tasks\.(classification|detection|objects)"
+        r"|from jkd\.tasks import .*\b(classification|detection|objects)\b"
     )
     found = [
         str(path.relative_to(root))

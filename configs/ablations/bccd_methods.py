@@ -3,9 +3,11 @@
     jkd distill --config=configs/ablations/bccd_methods.py --workdir=runs/bccd_methods
     jkd distill --config=configs/ablations/bccd_methods.py:few --workdir=runs/bccd_methods_few
 
-All rows share the yolo term on the true boxes, the epochs, the size and the teacher; a method adds its own term. Rows
-with `pseudo_labels` learn the boxes that the teacher is sure of in images that nobody has annotated, too: with all
-labels there are none, and they are what they are without it. Variants are those of `configs/bccd.py`.
+All rows share the yolo term on the true boxes, the steps, the size and the teacher; a method adds its own term. With
+few labels `plain` sees annotated images alone, the others all images, so that a step of theirs has far fewer true boxes
+than one of `plain`: `kd`, `pseudo_labels` and `random_edges` are what the graph is to be held against there. Rows with
+`pseudo_labels` learn the boxes that the teacher is sure of in images that nobody has annotated, too: with all labels
+there are none, and they are what they are without it. Variants are those of `configs/bccd.py`.
 """
 
 from pathlib import Path

@@ -137,6 +137,7 @@ def cleaned(given: Annotation, size: tuple[int, int], classes: int, where: str, 
     with np.errstate(over="ignore", invalid="ignore"):
         boxes = given.boxes * border if given.relative else given.boxes
         sound = np.isfinite(boxes).all(1) & (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1])
+        sound &= (boxes[:, :2] <= border[:2] + MOVED).all(1) & (boxes[:, 2:] >= -MOVED).all(1)  # else it is outside
         inside = np.clip(boxes, 0.0, border)
         moved = (np.abs(inside - boxes) > MOVED).any(1) & sound
         tall_enough = (inside[:, 2] - inside[:, 0] >= LEAST) & (inside[:, 3] - inside[:, 1] >= LEAST)

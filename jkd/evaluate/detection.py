@@ -7,7 +7,7 @@ then by row. An average over nothing (a class, or a range of sizes, without a tr
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,8 @@ COCO_FIGURES = (
     *("recall_1", "recall_10", "recall_100", "recall_small", "recall_medium", "recall_large"),
 )
 VOC_IOU = 0.5
+SHOWN = 0.3  # least score of a box that is explained
+LEAST = 1.0  # pixels that a side of it must have
 
 
 class Found(NamedTuple):
@@ -257,3 +259,10 @@ def _check(found: Sequence[Found], truth: Sequence[Truth], classes: int) -> None
                 raise ValueError(f"image {image}, {name}: expected finite numbers")
             if many and (kinds.min() < 0 or kinds.max() >= classes):
                 raise ValueError(f"image {image}, {name}: expected classes in [0, {classes}), got {kinds.tolist()}")
+
+
+def shown(predictions: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Which detections are shown and explained: a score of at least 0.3, a pixel wide and high; bool `[N, K]`."""
+    sides = predictions["boxes"][..., 2:] - predictions["boxes"][..., :2]
+    kept: np.ndarray = (predictions["mask"] > 0) & (predictions["scores"] >= SHOWN) & (sides >= LEAST).all(-1)
+    return kept

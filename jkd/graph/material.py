@@ -26,11 +26,14 @@ class Folds:
       fold_of: the fold of each labelled node, -1 where there is no label, int `[N]`; see `assign_folds`.
       beliefs: each fold teacher's softmax at T = 1, F times float32 `[N, C]`.
       features: each fold teacher's embeddings, F times float32 `[N, D]`.
+      views: each fold's views that depend on what its teacher says or on labels, the fold's own hidden; none where all
+        views are of the samples alone.
     """
 
     fold_of: Int[np.ndarray, " N"]
     beliefs: Sequence[Float[np.ndarray, "N C"]]
     features: Sequence[Float[np.ndarray, "N D"]]
+    views: Sequence[Mapping[str, View]] = ()
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,15 @@ def view_edges(view: View, k: int, block: int) -> Edges:
 
 
 def from_folds(folds: Folds, labels: Int[np.ndarray, " N"], edges: Mapping[str, Edges], k: int, block: int) -> Material:
-    """Material from fold teachers. `edges` are the graph's own; `teacher` is looked up anew for each fold."""
-    by_view = {view: Edges(table.ids[None], table.weights[None]) for view, table in edges.items()}
-    if "teacher" in edges:
-        tables = [neighbours(np.asarray(features), k, block) for features in folds.features]
-        by_view["teacher"] = Edges(*(np.stack(part) for part in zip(*tables, strict=True)))
+    """Material from fold teachers. `edges` are the graph's own; `teacher`, and `folds.views`, are each fold's."""
+    views = folds.views or [{} for _ in folds.features]
+    each: list[dict[str, View]] = [
+        {"teacher": np.asarray(seen), **own} for seen, own in zip(folds.features, views, strict=True)
+    ]
+    by_view = {}
+    for view, table in edges.items():
+        tables = [view_edges(own[view], k, block) for own in each if view in own] or [table]
+        by_view[view] = Edges(*(np.stack(part) for part in zip(*tables, strict=True)))
     return Material(
         by="folds",
         pool=len(labels),

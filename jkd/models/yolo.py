@@ -186,7 +186,7 @@ def max_pool(x: Float[Array, "b h w c"], size: int, stride: int, padding: int) -
     Rows, then columns, each by maxima of two maps that double the window: a gradient that adds in a fixed order, and
     far fewer operations than windows have cells.
     """
-    if size == stride == 2 and not (x.shape[1] % 2 or x.shape[2] % 2):
+    if size == stride == 2 and padding <= 1 and not (x.shape[1] % 2 or x.shape[2] % 2):
         return max_pool_2x2(x)
     first = padding // 2
     for axis in (1, 2):

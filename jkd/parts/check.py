@@ -1,5 +1,6 @@
 """What can be refused before anything is made: a run of hours should not end at its last student's mistake."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jkd.data import make_split
 from jkd.data.inputs import shape_of
 from jkd.errors import UserError, did_you_mean
 from jkd.graph import taxonomy, views
+from jkd.methods import METHODS
 from jkd.objective import Term
 
 Taps = dict[str, jax.ShapeDtypeStruct]
@@ -64,6 +66,7 @@ def check(session: Session) -> None:
                 "whole images are trained on. Lower data.pool instead."
             )
         own = _check_network(session, student, f"students.{name}", traced)
+        _check_objects(session, student, f"students.{name}.objective")
         for term in session.objective_of(student, len(config.graph.views), f"students.{name}").terms:
             if term.student_tap:
                 _check_term(term, own, theirs, f"students.{name}.objective.{term.name}")
@@ -72,7 +75,10 @@ def check(session: Session) -> None:
 def _check_network(session: Session, network: ConfigDict, where: str, traced: dict[Apply, Taps]) -> Taps:
     """Cuts a batch over the devices and traces the network on two samples: shapes, no arithmetic."""
     sharding.check_batch(session.parts, network.train.batch, network.train.accumulate, where)
-    apply = session.apply_of(network)
+    try:
+        apply = session.apply_of(network)
+    except UserError as error:
+        raise UserError(f"{where}.{error}") from None
     if apply not in traced:
         fed = shape_of(session.inputs_of(network).example(1))
         try:
@@ -83,11 +89,43 @@ def _check_network(session: Session, network: ConfigDict, where: str, traced: di
     return traced[apply]
 
 
+def _check_objects(session: Session, student: ConfigDict, where: str) -> None:
+    """Terms of detectors are for these, and compare heads that mean the same."""
+    asked = [name for name, term in student.objective.items() if term.weight and METHODS[name].objects]
+    both = [session.task_of(network).described for network in (student, session.config.teacher)]
+    for name in asked:
+        if not all(both):
+            raise UserError(f"{where}.{name}: it is about objects, but the data are {session.dataset.kind}.")
+        if METHODS[name].taps and METHODS[name].tap == "head*":
+            ours, theirs = (one["description"].heads for one in both)
+            if ours != theirs:
+                raise UserError(
+                    f"{where}.{name}: raw heads mean other boxes in the student than in the teacher: "
+                    f"{_unlike(ours, theirs)}. Give both cfgs the same anchors, masks and scale_x_y."
+                )
+        logits = METHODS[name].tap == "head*" or name == "confident_hint"
+        if logits and any(head.new_coords for one in both for head in one["description"].heads):
+            raise UserError(f"{where}.{name}: it takes logits, and a cfg says new_coords=1, whose heads give none.")
+
+
+def _unlike(ours: Sequence[Any], theirs: Sequence[Any]) -> str:
+    if len(ours) != len(theirs):
+        return f"{len(ours)} heads and {len(theirs)}"
+    one, other = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
+    return f"{one} and {other}"
+
+
 def _check_term(term: Term, own: Taps, theirs: Taps, where: str) -> None:
     for key, tap, taps in (("student_tap", term.student_tap, own), ("teacher_tap", term.teacher_tap, theirs)):
         if tap not in taps:
             raise UserError(f"{where}.{key}: the network has no tap '{tap}'.{did_you_mean(tap, taps)}")
     if term.needs - {"mask"} != {"student_feature", "teacher_feature"}:
+        maps = [taps[tap].shape[1:-1] for taps, tap in ((own, term.student_tap), (theirs, term.teacher_tap))]
+        if {"student_feature", "teacher_feature"} <= term.needs and maps[0] != maps[1]:
+            raise UserError(
+                f"{where}: expected maps of one size, got {maps[0]} from '{term.student_tap}' and {maps[1]} from the "
+                f"teacher's '{term.teacher_tap}'."
+            )
         return
     if "mask" in term.needs and "mask" not in own:
         raise UserError(f"{where}: it compares tokens, but the student's taps have no mask of them.")

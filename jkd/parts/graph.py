@@ -178,21 +178,25 @@ def _held(
         theirs = softmax(logits)
         seen = _views(session, outside, theirs, (nodes, beliefs))
         return HoldOut(labels=outside.labels, beliefs=theirs, features=feature, views=seen)
+    source = session.dataset.train
     fold_of = assign_folds(split.labels, settings.folds, session.config.teacher.seed, place.replicate)
     apply = session.apply_of(session.config.teacher)
     each: list[np.ndarray] = []
     features: list[np.ndarray] = []
+    told: list[dict[str, Any]] = []
+    # A teacher that has seen one object of a sample has seen them all: folds are of samples.
+    of_nodes = fold_of[np.searchsorted(split.pool, nodes.sample)]
     for fold in range(settings.folds):
         progress.phase(f"fold {fold + 1} of {settings.folds}")
         kept = split.labelled[fold_of[split.labelled] != fold]
         _, variables = train_teacher(session, split, kept, place.replicate, progress=progress.step)
-        logits, feature = described(
-            session, apply, session.config.teacher, variables, session.dataset.train, split.pool, nodes
-        )
+        logits, feature = described(session, apply, session.config.teacher, variables, source, split.pool, nodes)
         each.append(softmax(logits))
         features.append(feature)
-    # A teacher that has seen one object of a sample has seen them all: folds are of samples.
-    return Folds(fold_of=fold_of[np.searchsorted(split.pool, nodes.sample)], beliefs=each, features=features)
+        hidden = nodes._replace(labels=np.where(of_nodes == fold, -1, nodes.labels))
+        views_of = [view for view in settings.views if view in session.task.told]
+        told.append({view: session.task.view(view, source, hidden, each[-1], settings.k, None) for view in views_of})
+    return Folds(fold_of=of_nodes, beliefs=each, features=features, views=told)
 
 
 def _note(graph: KnowledgeGraph, seconds: float) -> str:

@@ -38,6 +38,13 @@ MOST_BYTES = 2**21  # of a file; yolov4-p7 has 30 KB
 MOST_DIGITS = 32
 
 # Options of a convolution that change nothing of what it computes.
+OF_YOLO = (  # of a [yolo] layer, what concerns training, or suppression, which is jkd's own
+    *("jitter", "resize", "random", "max", "map", "ignore_thresh", "truth_thresh", "iou_thresh", "iou_thresh_kind"),
+    *("cls_normalizer", "iou_normalizer", "obj_normalizer", "delta_normalizer", "uc_normalizer", "max_delta"),
+    *("iou_loss", "nms_kind", "beta_nms", "focal_loss", "label_smooth_eps", "objectness_smooth", "counters_per_class"),
+    *("show_details", "embedding_layer", "track_history_size", "track_ciou_norm", "sim_thresh", "dets_for_track"),
+    *("dets_for_show", "background", "ignore_iof"),
+)
 TRAINING_ONLY = ("stopbackward", "learning_rate", "burnin_update", "train_only_bn", "reverse")
 
 
@@ -324,7 +331,7 @@ def _yolo(section: _Section, index: int) -> YoloHead:
         classes=section.integer("classes", 20),
         scale_x_y=section.number("scale_x_y", 1.0),
         new_coords=section.switch("new_coords"),
-        options=section.rest(),
+        options=section.rest(OF_YOLO),
     )
 
 

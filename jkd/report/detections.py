@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jkd.evaluate.detection import shown
 from jkd.report import markup, text
-from jkd.tasks.objects import shown
 
 EXPLAINED = 3  # boxes of a card that are explained, the surest
 LIKE = 0.5  # least IoU of boxes that count as the same

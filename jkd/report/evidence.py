@@ -10,12 +10,12 @@ import numpy as np
 from jkd import config as configs
 from jkd import interpret
 from jkd.evaluate import log_softmax
+from jkd.evaluate.detection import SHOWN
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.report import detections, markup, text
 from jkd.report.collect import Part, Results
 from jkd.report.tables import best_student
 from jkd.tasks import Task, make_task
-from jkd.tasks.objects import SHOWN
 
 CLASSES_SHOWN = 5
 

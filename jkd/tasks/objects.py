@@ -4,19 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as masks
 
 from jkd import evaluate
 from jkd.data.objects import ObjectSource
+from jkd.evaluate.detection import LEAST, Truth, shown
 from jkd.evaluate.detection import Found as FoundIn
-from jkd.evaluate.detection import Truth
 from jkd.evaluate.nms import Detections
 from jkd.graph import objects
 from jkd.graph.nearest import Edges
 from jkd.tasks.task import Found, Nodes
 
 SURE = 0.4  # least score of a teacher's box, in an image that nobody has annotated, that becomes a node
-SHOWN = 0.3  # least score of a box that is explained
-LEAST = 1.0  # pixels that a side of either must have
+ONCE = 0.45  # IoU above which two of them are one object
 
 
 def found_of(
@@ -91,6 +91,7 @@ def nodes_of(source: ObjectSource, index: np.ndarray, labels: np.ndarray, look: 
         boxes = np.clip(found["boxes"], 0, np.asarray([*source.shape[1::-1]] * 2, np.float32))
         sides = boxes[..., 2:] - boxes[..., :2]
         kept = (found["mask"] > 0) & (found["scores"] >= SURE) & (sides >= LEAST).all(-1)
+        kept &= _once(boxes, kept)
         at, place = np.nonzero(kept)
         parts.append((hidden[at], boxes[at, place], found["classes"][at, place], np.zeros(len(at), bool)))
     sample, boxes, classes, sure = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -104,11 +105,19 @@ def nodes_of(source: ObjectSource, index: np.ndarray, labels: np.ndarray, look: 
     )
 
 
-def shown(predictions: Found) -> np.ndarray:
-    """Which detections are shown and explained: a score of at least 0.3, a pixel wide and high; bool `[N, K]`."""
-    sides = predictions["boxes"][..., 2:] - predictions["boxes"][..., :2]
-    kept: np.ndarray = (predictions["mask"] > 0) & (predictions["scores"] >= SHOWN) & (sides >= LEAST).all(-1)
-    return kept
+def _once(boxes: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Which boxes, best first in each image, lie on no better one of another class; of its own class none does."""
+    first = np.zeros_like(kept)
+    for image, places in enumerate(map(np.flatnonzero, kept)):
+        corners = boxes[image, places].astype(np.float64)
+        sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+        overlap = np.reshape(masks.iou(sides, sides, [0] * len(places)), (len(places), len(places)))
+        alone: list[int] = []
+        for row in range(len(places)):
+            if not alone or overlap[row, alone].max() <= ONCE:
+                alone.append(row)
+        first[image, places[alone]] = True
+    return first
 
 
 def found(predictions: Found) -> Nodes:

@@ -44,7 +44,7 @@ class Nodes(NamedTuple):
       sample: index in the source, rising, int32 `[N]`.
       labels: class, -1 where hidden, int32 `[N]`.
       boxes: of an object, xyxy in pixels of the network's input, float32 `[N, 4]`; None where nodes are samples.
-      classes: of an object: its label, or what a teacher found there, int32 `[N]`; None where nodes are samples.
+      classes: of an object: its label, or what a teacher says it is, int32 `[N]`; None where nodes are samples.
     """
 
     sample: Int32[np.ndarray, " n"]
@@ -67,6 +67,7 @@ class Task:
       supervised: the objective term that a network learns labels by.
       stored: which arrays of `predict` are kept as a part's predictions.
       views: names of the graph's views that are made of samples.
+      told: those of them that depend on the teacher's beliefs or on labels, too.
       anchors: `(batch, outputs, taps) -> Anchors`.
       nodes: `(batch) -> int32 [B] or [B, M]`: the anchors' nodes in the graph, of the batch alone.
       targets: `(source, indices [N], labels [N], nodes or None) -> arrays [N, ...]`: what else a batch holds, read on
@@ -115,5 +116,6 @@ class Task:
     view: Callable[[str, Any, Nodes, np.ndarray, int, tuple[Nodes, np.ndarray] | None], np.ndarray | Edges]
     relations: Callable[[Nodes, np.ndarray, int, int], dict[str, Edges]]
     ids: Callable[[Any, Nodes], list[str]]
+    told: tuple[str, ...] = ()
     always: bool = True
     described: Mapping[str, Any] = field(default_factory=dict)

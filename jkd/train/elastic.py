@@ -51,7 +51,7 @@ class ElasticStep(Listed):
         self._finish = jax.jit(self._finish_of)
 
     def rows(self, batch: int) -> slice:
-        if self.program.mixes:  # partners may stand in any shard
+        if self.program.crosses:  # partners may stand in any shard
             return slice(0, batch)
         each = batch // self.shards
         return slice(self.own.start * each, self.own.stop * each)
@@ -101,7 +101,7 @@ class ElasticStep(Listed):
 
     def _pieces(self, batch: Batch, fixed: dict[jax.Device, Any]) -> list[Any]:
         """The batch of each own shard; prepared already where samples are mixed across shards."""
-        if self.program.mixes:
+        if self.program.crosses:
             _, knowledge, run = fixed[self.home]
             return [
                 piece
@@ -114,7 +114,7 @@ class ElasticStep(Listed):
         self, params: PyTree, batch_stats: PyTree, piece: Any, teacher: PyTree, knowledge: Knowledge, run: Run
     ) -> tuple[Any, "Passed"]:
         program = self.program
-        prepared = piece if program.mixes else program.prepare(knowledge, piece, run)
+        prepared = piece if program.crosses else program.prepare(knowledge, piece, run)
         side = program.teacher_side(teacher, prepared)
         backward, student, stats = program.differentiate(params, batch_stats, prepared)
         sums = checksums(program.stages_of(prepared, side, student))

@@ -72,6 +72,11 @@ class Program:
         """Whether augmentation mixes samples with others of the batch."""
         return bool(self.settings.augment.mixup or self.settings.augment.cutmix)
 
+    @property
+    def crosses(self) -> bool:
+        """Whether augmentation takes anything from other samples of the batch: a mosaic does, and mixes no rows."""
+        return self.mixes or bool(self.settings.augment.mosaic)
+
     def prepare(self, knowledge: Knowledge, batch: Batch, run: Run) -> Prepared:
         """Normalises, augments and labels a batch; looks its nodes up in the graph."""
         key = random.key("augment", run.seed, run.replicate, batch["step"])

@@ -33,13 +33,15 @@ def test_each_rule_is_counted():
         [-3, 5, 10, 50],  # over the border
         [-0.005, 0, 10, 10],  # rounded
         [5, 5, 5, 9],  # no width
-        [70, 5, 90, 9],  # outside
+        [70, 5, 90, 9],  # outside: broken
+        [-9, 5, -2, 9],  # likewise
+        [5, 41, 9, 50],  # likewise
         [9, 5, 4, 9],  # ends before it begins
         [float("nan"), 5, 4, 9],
         [0, 0, float("inf"), 9],
     ]
     made, found = _cleaned(boxes)
-    assert found.counts() == dict(boxes=8, clipped=1, small=2, broken=3, crowd=0, difficult=0)
+    assert found.counts() == dict(boxes=10, clipped=1, small=1, broken=6, crowd=0, difficult=0)
     np.testing.assert_allclose(made.boxes, [[5, 5, 10, 10], [0, 5, 10, 40], [0, 0, 10, 10]])
 
 

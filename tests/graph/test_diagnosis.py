@@ -21,6 +21,8 @@ from jkd.graph import (
     random_edges,
     row_softmax,
 )
+from jkd.graph.material import Folds, from_folds
+from jkd.graph.nearest import neighbours
 
 HOW = {"temperature": 0.1, "rounds": 20}
 
@@ -139,6 +141,20 @@ def test_fold_views_other_than_the_teachers_are_the_graphs_own(graph: KnowledgeG
     assert material is not None
     assert material.edges["teacher"].ids.shape[0] == 3 and material.edges["input"].ids.shape[0] == 1
     np.testing.assert_array_equal(material.edges["input"].ids, graph.edges("input").ids)
+
+
+def test_views_that_depend_on_the_teacher_are_each_folds_own() -> None:
+    draw = np.random.default_rng(0)
+    labels, features = np.arange(12, dtype=np.int32) % 3, [draw.normal(size=(12, 4)) for _ in range(4)]
+    told = [{"context": draw.normal(size=(12, 2)).astype(np.float32)} for _ in range(2)]
+    beliefs = [np.full((12, 3), 1 / 3)] * 2
+    folds = Folds(labels % 2, beliefs, features[:2], told)
+    own = {view: neighbours(features[3], 2) for view in ("teacher", "input", "context")}
+    made = from_folds(folds, labels, own, k=2, block=8).edges
+    for fold in range(2):
+        np.testing.assert_array_equal(made["context"].ids[fold], neighbours(told[fold]["context"], 2).ids)
+        np.testing.assert_array_equal(made["teacher"].ids[fold], neighbours(features[fold], 2).ids)
+    assert made["input"].ids.shape[0] == 1
 
 
 def test_smoothing_is_picked_by_raw_likelihood(make_graph: Callable[..., KnowledgeGraph]) -> None:

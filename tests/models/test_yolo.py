@@ -108,6 +108,7 @@ def test_every_formulation_of_a_convolution_is_the_one_of_lax(x, size, stride, g
 
 @pytest.mark.parametrize(("side", "size", "stride", "padding"), [
     (8, 2, 2, 1), (7, 2, 2, 1), (8, 2, 1, 1), (8, 5, 1, 4), (8, 13, 1, 12), (9, 3, 2, 2), (8, 3, 3, 0), (8, 1, 2, 0),
+    (8, 2, 2, 2),
 ])  # fmt: skip
 def test_pooling_is_that_of_darknet(side, size, stride, padding):
     x = np.asarray(jax.random.normal(jax.random.key(0), (1, side, side, 2)))

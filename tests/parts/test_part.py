@@ -91,7 +91,7 @@ def test_a_result_without_its_variables_is_no_finished_part(tmp_path: Path):
 @pytest.mark.parametrize("text", ["[]", "{}", "null"])
 def test_a_result_that_is_none_is_refused(tmp_path: Path, text: str):
     (tmp_path / "result.json").write_text(text)
-    with pytest.raises(UserError, match="is not the result of a part|is damaged"):
+    with pytest.raises(UserError, match=r"is not the result of a part|is damaged"):
         finished(tmp_path, _inputs(MADE_OF))
 
 

@@ -193,6 +193,10 @@ def test_published_files_are_read_and_written(shared, name):
         (SMALL.replace("anchors=1,", "anchors=-1,"), "an anchor's side"),
         (SMALL.replace("anchors=1,", "anchors=nan,"), "anchors=nan: expected a number"),
         (SMALL.replace("classes=1", "classes=1\nscale_x_y=inf"), "scale_x_y=inf: expected a number"),
+        (
+            SMALL.replace("classes=1", "classes=1\nscale_xy=1.05"),
+            "unknown option 'scale_xy'. Did you mean 'scale_x_y'?",
+        ),
         (SMALL.replace("[yolo]", "[region]"), "layer 2 [region]: unknown layer"),
         (SMALL.replace("[yolo]", "[yolol]"), "Did you mean 'yolo'?"),
         (SMALL.partition("[yolo]")[0], "no [yolo] layer"),
