@@ -3,8 +3,9 @@
 In this order, for every box, in pixels of its image:
 
 1. A class that the set does not have is refused.
-2. A coordinate that is not finite, or a right (lower) side before the left (upper) one, is **broken**: refused, or
-   under `broken="skip"` dropped and counted, as long as no more than `broken_limit` of all boxes are.
+2. A coordinate that is not finite, a right (lower) side before the left (upper) one, or a box that lies outside of its
+   image, as those in another unit do, is **broken**: refused, or under `broken="skip"` dropped and counted, as long as
+   no more than `broken_limit` of all boxes are.
 3. What reaches over the image's border is **clipped**; counted where a side moves by more than 0.01 pixels, as rounded
    decimals do not.
 4. A box that is then narrower or lower than 1 pixel is dropped and counted as **small**: nothing can be learnt from it,
