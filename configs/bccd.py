@@ -74,6 +74,7 @@ def few(config: ConfigDict) -> None:
     config.replicates = 3
     config.data.labels = 20
     config.graph.update(diagnosis="folds", folds=2)  # no boxes are spent on the choices; each fold trains a teacher
+    config.student.sampling.labelled_share = 0.5  # rows that see all images see boxes in half of a batch, not a tenth
     for network in (config.teacher, config.student):  # epochs would be over 20 images for some rows, 205 for others
         network.train.update(steps=network.train.steps or 500, epochs=0)
 

@@ -21,6 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.graph.update(views=("teacher", "crop", "context"), diagnosis="folds", folds=2)
     config.teacher.update(model="yolo", cfg="small")
     config.student.update(model="yolo", cfg="small", cfg_width=0.5)
+    config.student.sampling.labelled_share = 0.5
     for network in (config.teacher, config.student):
         network.train.update(steps=1500, batch=16, log_every=50)
         network.train.optimizer.update(name="adamw", learning_rate=3e-3, warmup=0.05, schedule="cosine", clip=10.0)

@@ -36,6 +36,7 @@ STREAMS = (
     "folds",  # which fold a labelled sample falls into
     "groups",  # in which order the batches of a group come, whose samples are sorted by length
     "init",  # network and objective parameters
+    "labelled",  # per epoch: the order of the samples with a label, where batches have a share of them
     "labels",  # which samples are labelled
     "noise",  # label noise
     "order",  # per epoch: the order of the training set

@@ -4,8 +4,8 @@
     jkd distill --config=configs/ablations/bccd_methods.py:few --workdir=runs/bccd_methods_few
 
 All rows share the yolo term on the true boxes, the steps, the size and the teacher; a method adds its own term. With
-few labels `plain` sees annotated images alone, the others all images, so that a step of theirs has far fewer true boxes
-than one of `plain`: `kd`, `pseudo_labels` and `random_edges` are what the graph is to be held against there. Rows with
+few labels `plain` sees annotated images alone, and of the others' batches half is annotated
+(`sampling.labelled_share`), so that a step of theirs has half the true boxes of one of `plain`. Rows with
 `pseudo_labels` learn the boxes that the teacher is sure of in images that nobody has annotated, too: with all labels
 there are none, and they are what they are without it. Variants are those of `configs/bccd.py`.
 """

@@ -110,6 +110,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "graph.mix": (0, 1),
     "graph.sharpen": (0.01, 100),
     "sampling.budget": (0, 10**12),
+    "sampling.labelled_share": (0, 1),
     "projection": (1, 65_536),
     "heads": (0, 256),
     "report.cards": (0, 1000),
@@ -222,6 +223,11 @@ def _check_student(config: ConfigDict, name: str, student: ConfigDict) -> None:
     if not any(term.weight for term in terms.values()):
         raise UserError(f"{where}.objective: no term has a weight. Name one, as in {{'kd': {{'weight': 1.0}}}}.")
     reads = {methods.METHODS[term].edges for term, settings in terms.items() if settings.weight}
+    if student.sampling.labelled_share and student.train.group_by_length:
+        raise UserError(
+            f"{where}.sampling.labelled_share: {student.sampling.labelled_share:g}, but train.group_by_length sorts "
+            "samples over batches. Set one of them to 0."
+        )
     samples_by_edges = student.sampling.by == "facility_location"
     if graph.edges != "none" and reads <= {""} and not samples_by_edges:
         raise UserError(f"{where}.graph.edges: '{graph.edges}', but no objective term uses edges. Add joined_beliefs.")

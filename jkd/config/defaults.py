@@ -188,6 +188,7 @@ def default() -> ConfigDict:
                 of="pool",  # pool, or labelled
                 budget=0,  # samples kept to train on; 0 = all
                 by="uniform",  # uniform, class_balanced, facility_location (on the edges of `graph`)
+                labelled_share=0.0,  # of each batch, where there are others: so much has labels; 0 = as samples come
             ),
             projection=64,  # width of the projected space, where a term uses it
             heads=4,  # attention heads of the feature join

@@ -39,17 +39,19 @@ def order(seed: int, replicate: int, size: int, batch: int, step: int) -> Int32[
     return _positions(seed, replicate, size, step * batch, batch)
 
 
-def _positions(seed: int, replicate: int, size: int, first: int, count: int) -> np.ndarray:
-    parts, end = [], first + count
+def _positions(
+    seed: int, replicate: int, size: int, first: int, count: int, stream: str = "order"
+) -> Int32[np.ndarray, " count"]:
+    parts, end = [np.zeros(0, np.int32)], first + count
     for epoch in range(first // size, -(-end // size)):
         start = epoch * size
-        parts.append(_epoch(seed, replicate, size, epoch)[max(first - start, 0) : end - start])
+        parts.append(_epoch(stream, seed, replicate, size, epoch)[max(first - start, 0) : end - start])
     return np.concatenate(parts)
 
 
 @lru_cache(maxsize=8)
-def _epoch(seed: int, replicate: int, size: int, epoch: int) -> np.ndarray:
-    made = permutation("order", seed, replicate, epoch, size=size).astype(np.int32)
+def _epoch(stream: str, seed: int, replicate: int, size: int, epoch: int) -> np.ndarray:
+    made = permutation(stream, seed, replicate, epoch, size=size).astype(np.int32)
     made.flags.writeable = False
     return made
 
@@ -83,6 +85,7 @@ class _Chunks:
     replicate: int
     rows: slice
     group: int
+    labelled: int
 
     def __len__(self) -> int:
         return -(-self.steps // self.per_call) - self.start_step // self.per_call
@@ -113,6 +116,8 @@ class _Chunks:
 
     def _samples(self, first: int, last: int) -> np.ndarray:
         """Positions in `subset` of the batches of the steps from `first` to `last`, `[last - first, batch]`."""
+        if self.labelled:
+            return self._shared(first, last)
         if not self.group:
             at = _positions(
                 self.seed, self.replicate, len(self.subset), first * self.batch, (last - first) * self.batch
@@ -121,6 +126,17 @@ class _Chunks:
         groups = [self._sorted(group) for group in range(first // self.group, -(-last // self.group))]
         skipped = first % self.group
         return np.concatenate(groups)[skipped : skipped + last - first]
+
+    def _shared(self, first: int, last: int) -> np.ndarray:
+        """Batches with so many labelled samples each, dealt out evenly over the rows: each kind has its own epochs."""
+        count, place = last - first, np.arange(self.batch) * self.labelled
+        known = (place + self.labelled) // self.batch > place // self.batch  # which rows
+        at = np.empty((count, self.batch), np.int32)
+        for stream, rows, kind in (("labelled", known, self.labels >= 0), ("order", ~known, self.labels < 0)):
+            some, each = np.flatnonzero(kind), int(rows.sum())
+            drawn = _positions(self.seed, self.replicate, len(some), first * each, count * each, stream)
+            at[:, rows] = some[drawn].reshape(count, each)
+        return at
 
     def _sorted(self, group: int) -> np.ndarray:
         """The batches of one group of steps, their samples dealt out by length; they come in a random order."""
@@ -150,6 +166,7 @@ def batches(
     nodes: Integer[np.ndarray, " m"] | None = None,
     rows: slice = slice(None),
     group: int = 0,
+    labelled: int = 0,
 ) -> Iterator[Batch]:
     """Chunks of `per_call` training steps, from `start_step` up to `steps`.
 
@@ -173,6 +190,8 @@ def batches(
       group: the samples of so many steps are sorted by length before they are cut into batches, so that less is padded;
         0 = they come as the stream has them. A group is no longer than an epoch, so that no batch repeats a sample that
         the stream would not repeat nearby.
+      labelled: samples of each batch that have a label, the others having none; 0, or where all samples are of one
+        kind: as the stream has them. Not to go with `group`.
 
     Yields:
       Each of `inputs` `[S, B, ...]`, `label`, `id` (index into the source), `node` int32 `[S, B]`, the task's targets,
@@ -189,7 +208,8 @@ def batches(
             f"{len(subset)} samples, {len(labels)} labels, {len(nodes)} nodes: expected as many of each, > 0"
         )
     group = min(group, max(1, len(subset) // batch))
-    stream = (batch, steps, start_step, per_call, seed, replicate, rows, group)
+    labelled = labelled if 0 < np.count_nonzero(labels >= 0) < len(labels) else 0
+    stream = (batch, steps, start_step, per_call, seed, replicate, rows, group, labelled)
     return _stream(_Chunks(source, inputs, targets, subset, labels, nodes, *stream), workers, timeout)
 
 

@@ -188,6 +188,9 @@ def batches_of(
     With `nodes`, those of the graph, targets are about these; without, about what labels alone tell.
     """
 
+    share = network.sampling.labelled_share if "sampling" in network else 0.0  # a teacher sees labelled samples alone
+    labelled = max(1, round(share * network.train.batch)) if share else 0
+
     def start(first: int) -> Any:
         return batches(
             session.dataset.train,
@@ -206,6 +209,7 @@ def batches_of(
             rows=step.rows(network.train.batch),
             timeout=session.config.data.timeout,
             group=network.train.group_by_length,
+            labelled=labelled,
         )
 
     return start

@@ -92,6 +92,35 @@ def test_groups_of_short_and_long_batches_come_mixed():
     assert longest[:11] != longest[11:22]
 
 
+@settings(deadline=None, max_examples=30)
+@given(labelled=st.integers(1, BATCH), start=st.integers(0, 13), per_call=st.integers(1, 5))
+def test_a_share_of_each_batch_has_labels_and_each_kind_its_epochs(labelled, start, per_call):
+    whole = [chunk for chunk in _stream(steps=40, labelled=labelled)]
+    for chunk in whole:
+        assert np.count_nonzero(chunk["label"] >= 0) == labelled
+    nodes = np.concatenate([chunk["node"].ravel() for chunk in whole])
+    for kind in (LABELS >= 0, LABELS < 0):
+        seen = nodes[kind[nodes]]
+        for epoch in range(len(seen) // kind.sum()):
+            part = seen[epoch * kind.sum() : (epoch + 1) * kind.sum()]
+            assert sorted(part) == np.flatnonzero(kind).tolist()
+    later = _stream(steps=40, labelled=labelled, start_step=start, per_call=per_call)
+    rows = np.concatenate([chunk["node"][: int(chunk["count"])] for chunk in later])
+    np.testing.assert_array_equal(rows, np.concatenate([chunk["node"] for chunk in whole])[start:])
+
+
+def test_labelled_rows_are_dealt_over_the_batch_so_that_every_shard_has_some():
+    for chunk in _stream(steps=3, batch=8, labelled=4):
+        assert np.count_nonzero(chunk["label"].reshape(4, 2) >= 0, axis=1).tolist() == [1, 1, 1, 1]
+
+
+def test_where_all_have_labels_a_share_of_them_changes_nothing():
+    ours = batches(SOURCE, SUBSET, SUBSET % 2, inputs=INPUTS, batch=BATCH, steps=3, seed=0, replicate=0, labelled=2)
+    plain = batches(SOURCE, SUBSET, SUBSET % 2, inputs=INPUTS, batch=BATCH, steps=3, seed=0, replicate=0)
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_array_equal(one["node"], other["node"])
+
+
 def test_epochs_seeds_and_replicates_differ():
     orders = [
         order(seed, replicate, 40, 40, step) for seed, replicate, step in ((0, 0, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0))
