@@ -75,6 +75,14 @@ def _by_image(objects: list[dict], place: Mapping[int, int], path: Path) -> list
     return by_image
 
 
+def _flag(thing: dict, key: str, path: Path) -> bool:
+    """0 or 1; a text such as "0" would count as 1."""
+    value = thing.get(key, 0)
+    if value not in (0, 1):  # also False and True
+        raise UserError(f"{path}: annotation {thing.get('id')}: {key}: expected 0 or 1, got {value!r}.")
+    return bool(value)
+
+
 def _annotation(objects: list[dict], number: Mapping[int, int], size: tuple[int, int], path: Path) -> Any:
     corners = np.asarray([_box(thing, path) for thing in objects], np.float64).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
@@ -82,8 +90,8 @@ def _annotation(objects: list[dict], number: Mapping[int, int], size: tuple[int,
     return annotation(
         corners,
         [number.get(one, -1) for one in categories],
-        crowd=[bool(thing.get("iscrowd", 0)) for thing in objects],
-        difficult=[bool(thing.get("ignore", 0)) for thing in objects],
+        crowd=[_flag(thing, "iscrowd", path) for thing in objects],
+        difficult=[_flag(thing, "ignore", path) for thing in objects],
         area=[_area(thing) for thing in objects],
         size=size,
         names=[f"category {one}" for one in categories],

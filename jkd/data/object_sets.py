@@ -97,6 +97,8 @@ def load_splits(settings: ObjectSettings | Given, splits: Sequence[str]) -> list
     """
     settings = settings if isinstance(settings, ObjectSettings) else ObjectSettings.of(settings)
     limits = [settings.limit, *[settings.test_limit] * (len(splits) - 1)]
+    if settings.classes and (settings.source == "shapes" or settings.source.startswith("tfds:")):
+        raise UserError(f"data.classes: {settings.source} has classes of its own. Leave it empty, as ().")
     if settings.source == "shapes":
         from jkd.data import shapes
 

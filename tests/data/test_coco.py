@@ -101,6 +101,7 @@ def _objects(**differs):
         (_objects(bbox=[1, 2, -3, 4]), "end before they begin"),
         (_objects(bbox=[1, 2, 10**400, 4]), "bbox should be|not valid JSON"),
         (_objects(image_id=True), "should be a whole number"),
+        (_objects(iscrowd="0"), r"iscrowd: expected 0 or 1, got '0'"),
     ],
 )
 def test_what_is_wrong_is_refused(root, text, message):
