@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
         },
         "knowledge_graph": {"objective": {"yolo": 1.0, "joined_beliefs": 1.0}, "graph": {"edges": "real"}},
     }
-    for name in ("random_edges", "knowledge_graph"):  # what the graph adds where images without boxes lend the teacher's
+    for name in ("random_edges", "knowledge_graph"):  # where images without boxes lend the teacher's
         row = config.students[name]
         config.students[f"{name}_pseudo"] = {**row, "objective": {**row["objective"], "pseudo_labels": 1.0}}
     config.report.reference = "plain"
