@@ -117,7 +117,7 @@ class _Chunks:
     def _samples(self, first: int, last: int) -> np.ndarray:
         """Positions in `subset` of the batches of the steps from `first` to `last`, `[last - first, batch]`."""
         if self.labelled:
-            return self._shared(first, last)
+            return self._with_labelled_share(first, last)
         if not self.group:
             at = _positions(
                 self.seed, self.replicate, len(self.subset), first * self.batch, (last - first) * self.batch
@@ -127,7 +127,7 @@ class _Chunks:
         skipped = first % self.group
         return np.concatenate(groups)[skipped : skipped + last - first]
 
-    def _shared(self, first: int, last: int) -> np.ndarray:
+    def _with_labelled_share(self, first: int, last: int) -> np.ndarray:
         """Batches with so many labelled samples each, dealt out evenly over the rows: each kind has its own epochs."""
         count, place = last - first, np.arange(self.batch) * self.labelled
         known = (place + self.labelled) // self.batch > place // self.batch  # which rows

@@ -176,14 +176,14 @@ def _held(
         outside = _nodes(session, teacher, split.val, split.val_labels)
         logits, feature = _outputs(session, teacher, split.val, outside)
         theirs = softmax(logits)
-        seen = _views(session, outside, theirs, (nodes, beliefs))
-        return HoldOut(labels=outside.labels, beliefs=theirs, features=feature, views=seen)
+        views_out = _views(session, outside, theirs, (nodes, beliefs))
+        return HoldOut(labels=outside.labels, beliefs=theirs, features=feature, views=views_out)
     source = session.dataset.train
     fold_of = assign_folds(split.labels, settings.folds, session.config.teacher.seed, place.replicate)
     apply = session.apply_of(session.config.teacher)
     each: list[np.ndarray] = []
     features: list[np.ndarray] = []
-    told: list[dict[str, Any]] = []
+    seen: list[dict[str, Any]] = []  # views as each fold teacher sees them
     # A teacher that has seen one object of a sample has seen them all: folds are of samples.
     of_nodes = fold_of[np.searchsorted(split.pool, nodes.sample)]
     for fold in range(settings.folds):
@@ -194,9 +194,9 @@ def _held(
         each.append(softmax(logits))
         features.append(feature)
         hidden = nodes._replace(labels=np.where(of_nodes == fold, -1, nodes.labels))
-        views_of = [view for view in settings.views if view in session.task.told]
-        told.append({view: session.task.view(view, source, hidden, each[-1], settings.k, None) for view in views_of})
-    return Folds(fold_of=of_nodes, beliefs=each, features=features, views=told)
+        believed = [view for view in settings.views if view in session.task.believed_views]
+        seen.append({view: session.task.view(view, source, hidden, each[-1], settings.k, None) for view in believed})
+    return Folds(fold_of=of_nodes, beliefs=each, features=features, views=seen)
 
 
 def _note(graph: KnowledgeGraph, seconds: float) -> str:

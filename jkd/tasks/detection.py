@@ -59,7 +59,7 @@ def detection(module: Any, shape: tuple[int, ...]) -> Task:
         view=objects.view,
         relations=objects.relations,
         ids=objects.ids,
-        told=("context",),
+        believed_views=("context",),
         always=False,
         **({"anchors": _no_network, "predict": _no_network, "describe": _no_network} | network),
     )

@@ -67,7 +67,7 @@ class Task:
       supervised: the objective term that a network learns labels by.
       stored: which arrays of `predict` are kept as a part's predictions.
       views: names of the graph's views that are made of samples.
-      told: those of them that depend on the teacher's beliefs or on labels, too.
+      believed_views: those of them that depend on the teacher's beliefs or on labels, too.
       anchors: `(batch, outputs, taps) -> Anchors`.
       nodes: `(batch) -> int32 [B] or [B, M]`: the anchors' nodes in the graph, of the batch alone.
       targets: `(source, indices [N], labels [N], nodes or None) -> arrays [N, ...]`: what else a batch holds, read on
@@ -116,6 +116,6 @@ class Task:
     view: Callable[[str, Any, Nodes, np.ndarray, int, tuple[Nodes, np.ndarray] | None], np.ndarray | Edges]
     relations: Callable[[Nodes, np.ndarray, int, int], dict[str, Edges]]
     ids: Callable[[Any, Nodes], list[str]]
-    told: tuple[str, ...] = ()
+    believed_views: tuple[str, ...] = ()
     always: bool = True
     described: Mapping[str, Any] = field(default_factory=dict)
