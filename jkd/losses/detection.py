@@ -58,11 +58,11 @@ def objectness_scaled(
 
 
 def fm_nms(teacher_feature: Head, *, window: int = 3) -> Float[Array, "b h w a"]:
-    """Feature-map NMS: 1 for a prediction that is the most confident of its class in its neighbourhood, else 0.
+    """Feature-map NMS: 1 for a prediction of the highest objectness of its class in its neighbourhood, else 0.
 
-    The neighbourhood is the `window` x `window` cells around its own, all their anchors; the class is the likeliest;
-    confidence is objectness times that class's probability. Of equal ones the first in (row, column, anchor) stays. It
-    is no greedy suppression: what is suppressed itself still suppresses.
+    The neighbourhood is the `window` x `window` cells around its own, all their anchors; the class is the likeliest.
+    Of equal ones the first in (row, column, anchor) stays. It is no greedy suppression: what is suppressed itself still
+    suppresses.
 
     Raises:
       ValueError: `window` is not odd and positive.
@@ -73,7 +73,7 @@ def fm_nms(teacher_feature: Head, *, window: int = 3) -> Float[Array, "b h w a"]
         raise ValueError(f"fm_nms: expected an odd number of cells, got a window of {window}")
     teacher = lax.stop_gradient(teacher_feature.astype(jnp.float32))
     own = jax.nn.one_hot(jnp.argmax(teacher[..., 5:], axis=-1), teacher.shape[-1] - 5, dtype=jnp.bool_)
-    score = confidence(teacher)
+    score = teacher[..., 4]
     order = jnp.argsort(-score.reshape(score.shape[0], -1), axis=1, stable=True)
     place = jnp.argsort(order, axis=1).astype(jnp.int32).reshape(score.shape)  # no two are equal
     by_class = jnp.min(jnp.where(own, place[..., None], jnp.int32(score[0].size)), axis=3)
