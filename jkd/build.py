@@ -232,6 +232,10 @@ def open_session(config: ConfigDict) -> Session:
         raise UserError(f"task: '{task.name}' is about {' or '.join(task.kinds)}, but the data are {dataset.kind}.")
     for where, network in (("teacher", config.teacher), *((f"students.{n}", s) for n, s in config.students.items())):
         _check_kind(where, network, dataset)
+    for key in configs.difference(config):
+        group, _, setting = key.partition(".")
+        if group == "data" and dataset.kind not in READ_OF.get(setting.split(".")[0], (dataset.kind,)):
+            raise UserError(f"{key}: {config.data[setting]}, but the data are {dataset.kind}. Leave it out.")
     if dataset.kind == "images" and len(config.data.mean) not in (1, dataset.shape[-1]):
         raise UserError(f"data.mean: expected {dataset.shape[-1]} numbers, one a channel, got {config.data.mean}.")
     return Session(config, dataset, _mesh(config), task)
@@ -243,6 +247,16 @@ AUGMENTATIONS: dict[str, dict[str, int]] = {
     "texts": dict.fromkeys(("mask", "drop", "replace"), 0),
     "objects": dict.fromkeys(("flip", "jitter", "hue", "mosaic"), 0) | dict.fromkeys(("saturation", "exposure"), 1),
 }
+
+# Keys of `data` that are read of some kinds of data only.
+READ_OF: dict[str, tuple[str, ...]] = (
+    dict.fromkeys(("mean", "std"), ("images",))
+    | dict.fromkeys(("image_size", "max_pixels", "broken", "broken_limit"), ("images", "objects"))
+    | dict.fromkeys(("fit", "interpolation", "max_boxes", "train_difficult", "origin", "names", "shapes"), ("objects",))
+    | dict.fromkeys(("text", "label", "header", "delimiter", "quotes", "encoding", "errors"), ("texts",))
+    | dict.fromkeys(("test_share", "max_chars", "overlap", "max_length", "buckets", "vocabulary"), ("texts",))
+    | {"classes": ("texts", "objects")}
+)
 
 
 def _check_kind(where: str, network: ConfigDict, dataset: DataSet) -> None:

@@ -262,6 +262,7 @@ def test_every_term_of_detectors_trains(config_of: Any, tmp_path: Path) -> None:
         ({"graph__views": ("input",)}, "made of objects"),
         ({"data__shapes__classes": 9}, "2 to 8 classes"),
         ({"data__classes": ("cat", "dog")}, r"data\.classes: shapes has classes of its own"),
+        ({"data__std": (0.2,)}, r"data\.std: \(0\.2,\), but the data are objects"),
         ({"data__image_size": 36}, "does not fit the cfg"),
         (
             {"student__cfg": "small", "student__cfg_width": 0.5, "student__init": "it.weights"},
