@@ -33,7 +33,8 @@ def join(trees: Sequence[PyTree], strided: bool = False) -> PyTree:
     def together(*leaves: Any) -> Any:
         if not leaves[0].ndim:
             return leaves[0]
-        return jnp.stack(leaves, 1 if strided else 0).reshape(-1, *leaves[0].shape[1:])
+        size, *rest = leaves[0].shape
+        return jnp.stack(leaves, 1 if strided else 0).reshape(size * len(leaves), *rest)  # -1 fails where 0 are held
 
     return jax.tree.map(together, *trees)
 

@@ -13,6 +13,7 @@ from jkd.train.shards import cut, join, tree_sum
 @given(parts=st.sampled_from([1, 2, 4, 8]), each=st.integers(1, 3), strided=st.booleans())
 def test_join_undoes_cut(parts: int, each: int, strided: bool):
     tree = {"a": np.arange(parts * each * 3).reshape(-1, 3), "b": np.arange(parts * each), "one": np.float32(7)}
+    tree["of no objects"] = np.zeros((parts * each, 0, 4), np.float32)
     pieces = cut(tree, parts, strided)
     assert len(pieces) == parts and all(piece["a"].shape == (each, 3) for piece in pieces)
     whole = join(pieces, strided)
