@@ -46,10 +46,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def text(config: ConfigDict) -> None:
-    config.data.update(source="trec", max_length=24, buckets=(8, 16), vocabulary=300, mean=(0.5,), std=(0.5,))
+    config.data.update(source="trec", max_length=24, buckets=(12,), vocabulary=300, mean=(0.5,), std=(0.5,))
     config.graph.views = ("teacher", "lexical")
     for network in (config.teacher, config.student):
-        network.update(model="bert", width=16, depth=2, attention_heads=2, feed_forward=32, dropout=0.1)
+        network.update(model="bert", width=16, depth=1, attention_heads=2, feed_forward=32, dropout=0.1)
         network.train.update(steps_per_call=1, group_by_length=4)
         network.train.augment.update(shift=0, mask=0.1)
     layers = {"hidden": 0.1, "attention": 0.1, "value_relations": {"weight": 0.1, "layers": "final", "heads": 2}}
@@ -82,5 +82,5 @@ def short(config: ConfigDict) -> None:
     config.student.train.update(steps=8, checkpoint_every=0)
     with config.student.graph.ignore_type():
         config.student.graph.update(view="mean", strength=0.8, mix=0.8)
-    if "mlp_chunks" in config.students:
-        del config.students["mlp_chunks"]
+    for name in {"mlp_chunks", "bigru"} & set(config.students):
+        del config.students[name]

@@ -5,11 +5,12 @@
     python launch/repeat.py topology [--cells=54]                  R2: devices x processes x workers x cores
 
 Each prints how many runs gave the digests of the first: of every part's variables and of the chain of its training.
-`again` takes a config as it stands; the other two `configs/repeat.py`, with elastic reduction (`kill` also
-`configs/repeat.py:plain`). `--cells` and `--times` pick an evenly spread sample; `--after=N` leaves out the first N
-cells but the first of all, which the others are held against: the whole takes an hour or more, and can so be made in
-parts. With `--jobs=N`, `topology` and `kill` make N runs at a time, each on two cores of its own. Flags that are not
-known here go to `jkd distill`. The exit code is 1 when any differs.
+`again` takes a config as it stands; the other two `configs/repeat.py`, with elastic reduction, or a variant of it:
+`:text`, `:objects` and, for `kill`, `:plain`. The student that is killed is the config's last. `--cells` and `--times`
+pick an evenly spread sample; `--after=N` leaves out the first N cells but the first of all, which the others are held
+against: the whole takes an hour or more, and can so be made in parts. With `--jobs=N`, `topology` and `kill` make N
+runs at a time, each on two cores of its own. Flags that are not known here go to `jkd distill`. The exit code is 1 when
+any differs.
 """
 
 import argparse
@@ -29,11 +30,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from jkd import config as configs
+
 ROOT = Path(__file__).resolve().parents[1]
 DEVICES, PROCESSES, WORKERS, CORES = (1, 2, 4, 8), (1, 2, 4), (0, 1, 4), (1, 2)
 Made = tuple[str, dict[str, str]]  # what a run is called, and its digests
-SHORT = "configs/repeat.py:short"
-STUDENT = "cnn/0"  # of configs/repeat.py: the one that is killed
 LIMIT = 900  # seconds a run may take
 
 # Ends the process with SIGKILL once the step has been computed, before anything of it is written.
@@ -92,11 +93,12 @@ def again(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator
 
 def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """R1: one student of a run whose teacher and graph are there; killed, then started again."""
-    flags = [*flags, f"--only={STUDENT}"]
+    killed = f"{list(configs.load(options.config).students)[-1]}/0"
+    flags = [*flags, f"--only={killed}"]
     base, cache = work / "base", kept_programs(work / "cache")
     distill(base, options.config, flags, environment=cache)
     yield "unbroken", digests(base)
-    student = f"replicates/0/students/{STUDENT}"
+    student = f"replicates/0/students/{killed}"
     steps = json.loads((base / student / "result.json").read_text())["steps"]
     shutil.rmtree(base / student)
     started = time.monotonic()
@@ -136,6 +138,7 @@ def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[
 
 def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """R2: devices in all, dealt out to processes."""
+    short = f"{options.config}{',' if ':' in options.config else ':'}short"
     cells = [cell for cell in itertools.product(DEVICES, PROCESSES, WORKERS, CORES) if cell[0] >= cell[1]]
     apart = max(1, len(cells) // options.cells)
 
@@ -151,7 +154,7 @@ def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Itera
         # Loader workers have no say in what is compiled: each of the other three settings compiles its own once.
         host |= kept_programs(work / f"programs-{devices}-{processes}-{cores}")
         started = [
-            start(place, SHORT, [*common, *group, *([f"--process={index}"] if group else [])], own[:cores], host)
+            start(place, short, [*common, *group, *([f"--process={index}"] if group else [])], own[:cores], host)
             for index in range(processes)
         ]
         for process in started:
