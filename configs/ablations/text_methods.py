@@ -22,7 +22,7 @@ from jkd import config as base
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "bigru": {"model": "bigru", "width": 128, "depth": 1, "embedding_width": 64, "pooling": "max", "init": ""},
-    "fasttext": {"model": "fasttext", "width": 28, "embedding_width": 0, "pooling": "auto", "init": ""},
+    "fasttext": {"model": "fasttext", "embedding_width": 0, "pooling": "auto", "init": ""},
 }
 LAYERS = ("tinybert", "minilmv2")
 
@@ -35,9 +35,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.name = f"{start}_methods"
     plain = dict(config.students["cross_entropy"])  # with the steps that a variant may give it
     rows = {"cross_entropy": plain} | students()
+    own = dict(config.students.get(family, {}))
     if family:
-        config.student.update(FAMILIES[family])
         config.student.train.optimizer.learning_rate = 2e-3
+        config.student.update({key: value for key, value in own.items() if key != "objective"} | FAMILIES[family])
         rows = {name: row for name, row in rows.items() if name not in LAYERS}
     with config.unlocked():
         config.students = ConfigDict(rows, type_safe=False)
