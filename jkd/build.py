@@ -232,10 +232,11 @@ def open_session(config: ConfigDict) -> Session:
         raise UserError(f"task: '{task.name}' is about {' or '.join(task.kinds)}, but the data are {dataset.kind}.")
     for where, network in (("teacher", config.teacher), *((f"students.{n}", s) for n, s in config.students.items())):
         _check_kind(where, network, dataset)
-    for key in configs.difference(config):
-        group, _, setting = key.partition(".")
-        if group == "data" and dataset.kind not in READ_OF.get(setting.split(".")[0], (dataset.kind,)):
-            raise UserError(f"{key}: {config.data[setting]}, but the data are {dataset.kind}. Leave it out.")
+    unread = {key for keys in READ_OF.values() for key in keys} - set(READ_OF[dataset.kind])
+    for path, value in configs.difference(config).items():
+        group, key = (*path.split("."), "")[:2]
+        if group == "data" and key in unread:
+            raise UserError(f"{path}: {value}, but the data are {dataset.kind}. Leave it out.")
     if dataset.kind == "images" and len(config.data.mean) not in (1, dataset.shape[-1]):
         raise UserError(f"data.mean: expected {dataset.shape[-1]} numbers, one a channel, got {config.data.mean}.")
     return Session(config, dataset, _mesh(config), task)
@@ -248,15 +249,19 @@ AUGMENTATIONS: dict[str, dict[str, int]] = {
     "objects": dict.fromkeys(("flip", "jitter", "hue", "mosaic"), 0) | dict.fromkeys(("saturation", "exposure"), 1),
 }
 
-# Keys of `data` that are read of some kinds of data only.
-READ_OF: dict[str, tuple[str, ...]] = (
-    dict.fromkeys(("mean", "std"), ("images",))
-    | dict.fromkeys(("image_size", "max_pixels", "broken", "broken_limit"), ("images", "objects"))
-    | dict.fromkeys(("fit", "interpolation", "max_boxes", "train_difficult", "origin", "names", "shapes"), ("objects",))
-    | dict.fromkeys(("text", "label", "header", "delimiter", "quotes", "encoding", "errors"), ("texts",))
-    | dict.fromkeys(("test_share", "max_chars", "overlap", "max_length", "buckets", "vocabulary"), ("texts",))
-    | {"classes": ("texts", "objects")}
-)
+# Keys of `data` that are not read of every kind of data, by those that they are read of.
+IMAGE_FILES = ("image_size", "max_pixels", "broken", "broken_limit")
+READ_OF: dict[str, tuple[str, ...]] = {
+    "images": (*IMAGE_FILES, "mean", "std"),
+    "texts": (
+        *("classes", "text", "label", "header", "delimiter", "quotes", "encoding", "errors", "overlap", "test_share"),
+        *("max_chars", "max_length", "buckets", "vocabulary"),
+    ),
+    "objects": (
+        *(*IMAGE_FILES, "classes", "fit", "interpolation", "max_boxes", "train_difficult", "origin"),
+        *("names", "shapes"),
+    ),
+}
 
 
 def _check_kind(where: str, network: ConfigDict, dataset: DataSet) -> None:

@@ -126,12 +126,15 @@ def test_a_run_measures_every_network(done: tuple[Path, dict[str, Any]]) -> None
         measured = summary["students"][name]["metrics"]
         assert {"map50", "map", "voc_map50", "agreement"} <= set(measured)
         assert 0 <= measured["map50"]["mean"] <= 1
+        receipt = summary["receipt"][name]
+        assert receipt["latency_answer_ms"] > 0 and receipt["latency_ms"] > 0  # a busy machine may turn them round
     assert summary["students"]["plain"]["labels"] == {"train": 16, "choose": 0}
     assert summary["students"]["edges"]["labels"] == {"train": 16, "choose": 6}  # images, not the objects in them
     stored = files.read_arrays(workdir / "replicates/0/students/plain/0/predictions.safetensors")
     assert stored["boxes"].shape == (6, 100, 4) and set(stored) == {"boxes", "scores", "classes", "mask"}
     assert run.evaluate(workdir, "plain/0")["map50"] == summary["students"]["plain"]["metrics"]["map50"]["mean"]
     assert run.evaluate(workdir, "plain/0", min_score=1.0)["recall_100"] == 0
+    assert "latency of answers" in (workdir / "report/index.html").read_text()
     with pytest.raises(UserError, match=r"--min-score: expected a score in 0\.\.1"):
         run.evaluate(workdir, "plain/0", min_score=1.5)
 
@@ -262,7 +265,7 @@ def test_every_term_of_detectors_trains(config_of: Any, tmp_path: Path) -> None:
         ({"graph__views": ("input",)}, "made of objects"),
         ({"data__shapes__classes": 9}, "2 to 8 classes"),
         ({"data__classes": ("cat", "dog")}, r"data\.classes: shapes has classes of its own"),
-        ({"data__std": (0.2,)}, r"data\.std: \(0\.2,\), but the data are objects"),
+        ({"data__std": (0.2,)}, r"data\.std: \[0\.2\], but the data are objects"),
         ({"data__image_size": 36}, "does not fit the cfg"),
         (
             {"student__cfg": "small", "student__cfg_width": 0.5, "student__init": "it.weights"},

@@ -171,7 +171,7 @@ def test_a_student_cut_out_of_its_teacher_starts_there(table: Path):
         ({"student__model": "mlp"}, "does not read texts"),
         ({"student__train__augment__flip": True}, "flip: True, but the data are texts"),
         ({"graph__views": ("input",)}, "'input' is made of images"),
-        ({"data__mean": (0.3,)}, r"data\.mean: \(0\.3,\), but the data are texts"),
+        ({"data__mean": (0.3,)}, r"data\.mean: \[0\.3\], but the data are texts"),
         ({"data__text": "wordz"}, "wordz"),
         ({"student__init": "nowhere"}, "nowhere"),
         ({"student__tokenizer": "nowhere.json"}, "nowhere.json"),

@@ -75,7 +75,7 @@ def macs(apply: Apply, variables: dict[str, Any], example: np.ndarray) -> int:
 
 
 def latency(apply: Apply, variables: dict[str, Any], example: np.ndarray, budget_s: float = 0.3) -> float:
-    """Median milliseconds of one sample's logits, compiled, waited for; some `budget_s` seconds of repeats.
+    """Median milliseconds of one sample's outputs, compiled, waited for; some `budget_s` seconds of repeats.
 
     At least 3 and at most 200 repeats, after two runs for warmth. The only measured figure of a receipt.
     """

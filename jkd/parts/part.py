@@ -272,6 +272,13 @@ def receipt_of(
     receipt: dict[str, Any] = dict(compress.receipt(apply, variables, inputs.example(1)))
     if place.replicate == 0:
         receipt["latency_ms"] = compress.latency(apply, variables, inputs.example(1))
+        task = session.task_of(network)
+        if task.answers is None:  # what is made of the outputs takes time, too, as suppression does
+
+            def answer(variables: PyTree, fed: Any) -> tuple[Any, dict[str, Any]]:
+                return task.predict({}, *apply(variables, fed)), {}
+
+            receipt["latency_answer_ms"] = compress.latency(answer, variables, inputs.example(1))
         shorter = {size: inputs.example(1)[:, :size] for size in inputs.lengths[:-1]}
         if shorter:
             times = {str(size): compress.latency(apply, variables, example) for size, example in shorter.items()}

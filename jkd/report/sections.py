@@ -71,6 +71,7 @@ def sizes(summary: Mapping[str, Any], plot: Plot | None) -> str:
     """The receipt: what each network costs, and what share of the teacher that is."""
     teacher, names = summary["receipt"][TEACHER], tables.entries(summary)
     worded = any(summary["receipt"][name].get("embedding") for name in names)
+    answered = any("latency_answer_ms" in summary["receipt"][name] for name in names)
     rows = []
     for name in names:
         receipt = summary["receipt"][name]
@@ -84,7 +85,8 @@ def sizes(summary: Mapping[str, Any], plot: Plot | None) -> str:
             smaller,
             text.amount(receipt["macs"]),
         ]
-        rows.append([text.escape(name), *cells, text.milliseconds(receipt["latency_ms"])])
+        times = [receipt["latency_ms"], *([receipt.get("latency_answer_ms")] if answered else [])]
+        rows.append([text.escape(name), *cells, *map(text.milliseconds, times)])
     head = [
         "",
         "parameters",
@@ -93,8 +95,11 @@ def sizes(summary: Mapping[str, Any], plot: Plot | None) -> str:
         "smaller",
         "multiply-adds",
         "latency",
+        *(["latency of answers"] if answered else []),
     ]
     caption = "Multiply-adds and latency are for one input; latency is measured here, in the first replicate."
+    if answered:
+        caption += " That of answers counts what is made of the outputs, too: boxes, and which of them stay."
     return (
         markup.table(head, rows, caption)
         + _by_length(summary, names)

@@ -178,14 +178,16 @@ def _receipt(parts: Sequence[Part]) -> dict[str, Any]:
     """The size of a network, the same in all its runs, and the median of their latencies."""
     receipts = [part.result["receipt"] for part in parts]
     entry: dict[str, Any] = {key: next((r[key] for r in receipts if r.get(key) is not None), None) for key in RECEIPT}
-    times = [r["latency_ms"] for r in receipts if r.get("latency_ms") is not None]
     lengths = {length for each in receipts for length in each.get("latency_ms_by_length", {})}
     by_length = {
         length: statistics.median(r["latency_ms_by_length"][length] for r in receipts if "latency_ms_by_length" in r)
         for length in sorted(lengths, key=int)
     }
     entry |= {"latency_ms_by_length": by_length} if by_length else {}
-    return entry | {"latency_ms": statistics.median(times) if times else None}
+    for key in ("latency_ms", "latency_answer_ms"):
+        if times := [r[key] for r in receipts if r.get(key) is not None]:
+            entry[key] = statistics.median(times)
+    return entry
 
 
 def _labels(parts: Sequence[Part]) -> dict[str, int | None]:
