@@ -45,6 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
     return base.variant(config, arg, {"text": text, "objects": objects, "plain": plain, "short": short})
 
 
+# What images are normalised by goes back to the default in both of these: it is refused where nobody reads it.
 def text(config: ConfigDict) -> None:
     config.data.update(source="trec", max_length=24, buckets=(12,), vocabulary=300, mean=(0.5,), std=(0.5,))
     config.graph.views = ("teacher", "lexical")

@@ -232,11 +232,7 @@ def open_session(config: ConfigDict) -> Session:
         raise UserError(f"task: '{task.name}' is about {' or '.join(task.kinds)}, but the data are {dataset.kind}.")
     for where, network in (("teacher", config.teacher), *((f"students.{n}", s) for n, s in config.students.items())):
         _check_kind(where, network, dataset)
-    unread = {key for keys in READ_OF.values() for key in keys} - set(READ_OF[dataset.kind])
-    for path, value in configs.difference(config).items():
-        group, key = (*path.split("."), "")[:2]
-        if group == "data" and key in unread:
-            raise UserError(f"{path}: {value}, but the data are {dataset.kind}. Leave it out.")
+    _check_unread(config, dataset.kind)
     if dataset.kind == "images" and len(config.data.mean) not in (1, dataset.shape[-1]):
         raise UserError(f"data.mean: expected {dataset.shape[-1]} numbers, one a channel, got {config.data.mean}.")
     return Session(config, dataset, _mesh(config), task)
@@ -251,7 +247,7 @@ AUGMENTATIONS: dict[str, dict[str, int]] = {
 
 # Keys of `data` that are not read of every kind of data, by those that they are read of.
 IMAGE_FILES = ("image_size", "max_pixels", "broken", "broken_limit")
-READ_OF: dict[str, tuple[str, ...]] = {
+DATA_KEYS: dict[str, tuple[str, ...]] = {
     "images": (*IMAGE_FILES, "mean", "std"),
     "texts": (
         *("classes", "text", "label", "header", "delimiter", "quotes", "encoding", "errors", "overlap", "test_share"),
@@ -262,6 +258,15 @@ READ_OF: dict[str, tuple[str, ...]] = {
         *("names", "shapes"),
     ),
 }
+
+
+def _check_unread(config: ConfigDict, kind: str) -> None:
+    """Refuses a key of `data` that was set and that nobody reads of such data."""
+    unread = {key for keys in DATA_KEYS.values() for key in keys} - set(DATA_KEYS[kind])
+    for path, value in configs.difference(config).items():
+        group, key = (*path.split("."), "")[:2]
+        if group == "data" and key in unread:
+            raise UserError(f"{path}: {value}, but the data are {kind}. Leave it out.")
 
 
 def _check_kind(where: str, network: ConfigDict, dataset: DataSet) -> None:
