@@ -22,6 +22,8 @@ NEVER = (
 )
 # Of a network, only how it is trained may change: every other key says which function it is, or what it reads.
 MAY_OF_NETWORK = ("train", "objective", "graph", "sampling", "dropout", "init", "init_layers")
+# Of how a network is trained, what says when something is written down: no bit of what is trained depends on it.
+WRITES = ("train.checkpoint_every", "train.digest_every", "train.log_every", "train.eval_every")
 MOST = 8  # differences that a message lists
 
 
@@ -46,6 +48,11 @@ def between(old: Mapping[str, Any], new: Mapping[str, Any], names: Mapping[str, 
     before, now = _named(configs.flatten(old), names or {}), _named(configs.flatten(new), names or {})
     pairs = ((key, before.get(key, "absent"), now.get(key, "absent")) for key in sorted(before.keys() | now.keys()))
     return [Change(*pair) for pair in pairs if pair[1] != pair[2]]
+
+
+def moves_bits(key: str) -> bool:
+    """Whether what is trained depends on a key; of one it does not, a change leaves every step comparable."""
+    return not any(key.endswith(f".{name}") for name in WRITES)
 
 
 def listed(changes: Sequence[Change]) -> str:

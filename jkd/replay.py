@@ -249,9 +249,11 @@ def _check_inputs(folder: Path, other: Path) -> None:
     """Whether a part can be expected to do what a record says: it was made from the same, all the way."""
     ours, theirs = parts.made_of(folder), parts.made_of(other)
     for changed in (*ours[1], *theirs[1]):
-        raise NotComparable(f"Its {changed['key']} changed at step {changed['step']}: no config makes it again.")
+        if changes.moves_bits(changed["key"]):
+            raise NotComparable(f"Its {changed['key']} changed at step {changed['step']}: no config makes it again.")
     old, new = ({key: it for key, it in some[0].items() if key != changes.ENVIRONMENT} for some in (theirs, ours))
-    if old and new and (unlike := changes.between(old, new)):
+    unlike = [change for change in changes.between(old, new) if changes.moves_bits(change.key)]
+    if old and new and unlike:
         raise NotComparable(f"It was made from something else: {changes.listed(unlike)}.")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jkd import cli, digest, files, manifest, parts, run
+from jkd import cli, digest, files, manifest, parts, replay, run
 from jkd.environment import describe_environment
 from jkd.errors import UserError
 from jkd.parts import part
@@ -49,6 +49,16 @@ def test_checkpoints_after_a_change_remember_it(tiny: Any, unfinished: Path):
     sidecar = files.read_json(parts.Place(unfinished, 0).student("kd", 0) / "checkpoints" / "30.json")
     keys = [change["key"].removeprefix("students.kd.train.") for change in sidecar["changes"]]
     assert keys == ["batch", "checkpoint_every"] and {change["step"] for change in sidecar["changes"]} == {20}
+
+
+def test_when_something_is_written_moves_no_bit_of_a_replay(tiny: Any, unfinished: Path, done: Any):
+    times = {"log_every": 3, "digest_every": 7, "checkpoint_every": 10}
+    config = tiny.config(students__kd=KD | {"train": times})
+    run.distill(config, unfinished, only="kd/0", replicate=0, quiet=True, allow_change=["students.kd.train"])
+    assert len(files.read_json(parts.Place(unfinished, 0).student("kd", 0) / "result.json")["changes"]) == 3
+    for against in ("", done.workdir):
+        (found,) = replay.replay(unfinished, student="kd/0", replicate=0, quiet=True, against=against)
+        assert found.code == replay.SAME and found.outcome and found.outcome.rows == 40, str(found)
 
 
 def test_fewer_steps_than_are_done_are_no_change_to_allow(tiny: Any, unfinished: Path):

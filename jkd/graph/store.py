@@ -1,6 +1,5 @@
 """A graph on disk, `graph.json` and `arrays.safetensors`: equal graphs equal bytes, a flipped bit refused."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ def save(graph: KnowledgeGraph, folder: str | Path) -> None:
     files.write_arrays(folder / "arrays.safetensors", graph.arrays())
     arrays = digest.of_file(folder / "arrays.safetensors")
     stored = {"sha256": graph.digest, "arrays_sha256": arrays, "manifest": graph.manifest}
-    files.write_bytes(folder / "graph.json", _text(stored | {"seal": digest.of_json(stored)}))
+    files.write_signed(folder / "graph.json", stored)
 
 
 def load(folder: str | Path) -> KnowledgeGraph:
@@ -86,28 +85,22 @@ def _made(manifest: dict[str, Any], path: Path) -> KnowledgeGraph:
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """`{"sha256", "arrays_sha256", "manifest", "seal"}` of a stored graph, checked; reads no array."""
+    """`{"sha256", "arrays_sha256", "manifest", "digest"}` of a stored graph, checked; reads no array."""
     path = places.path_of(folder) / "graph.json"
     if not path.is_file():
         raise UserError(f"{path} is missing: there is no finished graph in {folder}. Build it with `jkd graph build`.")
     if places.size(path) > LARGEST:
         raise UserError(f"{path} is larger than {LARGEST} bytes, so it is not a graph's. {REMEDY}")
-    signed = files.read_json(path)
-    # Written text and read text must agree to the byte, so that not even a changed blank goes unnoticed.
-    whole = isinstance(signed, dict) and set(signed) == {"sha256", "arrays_sha256", "manifest", "seal"}
-    if not whole or _text(signed) != path.read_bytes() or not _sealed(signed):
-        raise Damaged(f"{path} is not what was saved: its digest differs. {REMEDY}")
+    signed = files.read_signed(path, REMEDY)
+    if set(signed) != {"sha256", "arrays_sha256", "manifest", "digest"}:
+        raise Damaged(f"{path} does not hold a graph. {REMEDY}")
+    if digest.of_json(signed["manifest"]) != signed["sha256"]:
+        raise Damaged(f"{path}: the manifest is not what its SHA-256 says. {REMEDY}")
     if not isinstance(signed["manifest"], dict):
         raise UserError(f"{path} does not describe a graph. {REMEDY}")
     if signed["manifest"].get("schema") != SCHEMA:
         raise UserError(f"{path}: schema {signed['manifest'].get('schema')}, this version reads {SCHEMA}. Build anew.")
     return signed
-
-
-def _sealed(signed: dict[str, Any]) -> bool:
-    """Whether the manifest has its own digest, and all that stands beside the seal the seal's."""
-    rest = {key: value for key, value in signed.items() if key != "seal"}
-    return digest.of_json(signed["manifest"]) == signed["sha256"] and digest.of_json(rest) == signed["seal"]
 
 
 def _arrays(path: Path, expected: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -131,7 +124,3 @@ def _arrays(path: Path, expected: dict[str, Any]) -> dict[str, np.ndarray]:
     except (SafetensorError, ValueError, OSError, KeyError) as error:
         raise Damaged(f"{path} is not a readable safetensors file ({error}). {REMEDY}") from None
     return arrays
-
-
-def _text(signed: dict[str, Any]) -> bytes:
-    return (json.dumps(signed, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -53,6 +53,7 @@ def made_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def _check(folder: Path, now: Inputs) -> None:
     """Refuses a part that was made from something else than it would be made from now."""
     was = made_of(folder)[0]
-    unlike = [change for change in now.differences({"made_of": was}) or () if not change.key.startswith(ENVIRONMENT)]
+    differences = now.differences({"made_of": was}) or ()
+    unlike = [it for it in differences if not it.key.startswith(ENVIRONMENT) and changes.moves_bits(it.key)]
     if was and unlike:
         raise UserError(f"{folder} was made from something else than is there now: {changes.listed(unlike)}.")

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load, save
 
-from jkd import digest
+from jkd import digest, files
 from jkd.data import npz
 from jkd.errors import UserError
 from jkd.graph import show, store, taxonomy, views
@@ -197,8 +197,8 @@ def resigned(folder: Path, source: Path, chance: random.Random) -> None:
     with contextlib.suppress(ValueError, OverflowError):
         signed["sha256"] = digest.of_json(signed["manifest"])
         signed["arrays_sha256"] = digest.of_file(folder / "arrays.safetensors")
-        signed["seal"] = digest.of_json({key: value for key, value in signed.items() if key != "seal"})
-    (folder / "graph.json").write_bytes(store._text(signed))
+        signed = digest.signed(signed)
+    (folder / "graph.json").write_bytes(files.json_bytes(signed))
 
 
 def use_graph(folder: Path) -> None:

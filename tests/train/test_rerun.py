@@ -88,7 +88,7 @@ def test_every_checkpoint_on_the_way_is_compared(setup: Any, run: Any, tmp_path:
 def test_a_damaged_checkpoint_on_the_way_is_told_as_damage(setup: Any, run: Any, tmp_path: Path):
     fit(*setup(run, tmp_path))
     (tmp_path / "checkpoints" / "5.json").write_text("{}")
-    with pytest.raises(Damaged, match=r"5\.json does not hold the digests"):
+    with pytest.raises(Damaged, match=r"5\.json is damaged"):
         _again(setup, run, tmp_path)
     assert _again(setup, run, tmp_path, last=4).parting is None
 
