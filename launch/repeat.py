@@ -6,11 +6,11 @@
 
 Each prints how many runs gave the digests of the first: of every part's variables and of the chain of its training.
 `again` takes a config as it stands; the other two `configs/repeat.py`, with elastic reduction, or a variant of it:
-`:text`, `:objects` and, for `kill`, `:plain`. The student that is killed is the config's last. `--cells` and `--times`
-pick an evenly spread sample; `--after=N` leaves out the first N cells but the first of all, which the others are held
-against: the whole takes an hour or more, and can so be made in parts. With `--jobs=N`, `topology` and `kill` make N
-runs at a time, each on two cores of its own. Flags that are not known here go to `jkd distill`. The exit code is 1 when
-any differs.
+`:text`, `:objects` and, for `kill`, `:plain`. The student that is killed is the config's first by name, or
+`--student`, and has to be one of a step a call. `--cells` and `--times` pick an evenly spread sample; `--after=N`
+leaves out the first N cells but the first of all, which the others are held against: the whole takes an hour or more,
+and can so be made in parts. With `--jobs=N`, `topology` and `kill` make N runs at a time, each on two cores of its
+own. Flags that are not known here go to `jkd distill`. The exit code is 1 when any differs.
 """
 
 import argparse
@@ -62,6 +62,7 @@ def main() -> int:
     parser.add_argument("--config", default="configs/repeat.py")
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--cells", type=int, default=54)
+    parser.add_argument("--student", default="")
     parser.add_argument("--after", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     options, flags = parser.parse_known_args()
@@ -93,7 +94,7 @@ def again(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator
 
 def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """R1: one student of a run whose teacher and graph are there; killed, then started again."""
-    killed = f"{list(configs.load(options.config).students)[-1]}/0"
+    killed = f"{killed_student(options.config, options.student)}/0"
     flags = [*flags, f"--only={killed}"]
     base, cache = work / "base", kept_programs(work / "cache")
     distill(base, options.config, flags, environment=cache)
@@ -134,6 +135,15 @@ def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[
 
     moments = [*range(1, steps + 1), *(None for _ in range(options.times))]
     yield from side_by_side([functools.partial(cut, *item) for item in enumerate(moments)], options.jobs)
+
+
+def killed_student(config: str, asked: str = "") -> str:
+    """The name of the student to kill: of several steps a call, the process could only die after the last of them."""
+    students = configs.resolve(configs.load(config)).students
+    name = asked or min(students)
+    if name not in students or students[name].train.steps_per_call > 1:
+        sys.exit(f"--student={name}: expected a student of {config} with steps_per_call = 1")
+    return name
 
 
 def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
