@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from jkd import __version__, processes
 from jkd.errors import Damaged, Notice, UserError, did_you_mean
+from jkd.streams import open_streams, say
 
 FORMAT_WARNING = warnings.formatwarning
 Verb = Callable[[argparse.Namespace], int | None]
@@ -30,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    _open_streams()
+    open_streams()
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _unraisable
     warnings.formatwarning = _plain_warning
@@ -75,28 +76,6 @@ def _ended(message: str, code: int) -> int:
     if processes.count() > 1:  # leaving in order would wait for the others, which wait for this one
         os._exit(code)
     return code
-
-
-def _say(*lines: str) -> None:
-    """Prints to stdout. A reader that has gone, as `head` does, is no error: the work is done."""
-    try:
-        print(*lines, sep="\n", flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
-
-
-def _open_streams() -> None:
-    """Puts `/dev/null` where a standard stream is closed: a file opened later would get its number, and the output."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open as long as Python is)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without a character shows another
 
 
 def _run(arguments: list[str]) -> int:
@@ -203,6 +182,16 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     add("--data", metavar="PATH", default="", help="another data set of the same form (config.data.path)")
     add("--min-score", metavar="S", type=float, default=0.0, help="detection: leave out boxes with lower scores")
     add = verb(
+        "export",
+        _export,
+        "Take a finished network out of a run: weights as others read them, and a program that runs without jkd.",
+        "jkd export --workdir=runs/digits --student=knowledge_graph/0 --to=student",
+    ).add_argument
+    _workdir_flag(add)
+    add("--student", metavar="NAME/SEED", required=True, help="the student, or 'teacher'")
+    add("--replicate", metavar="I", type=int, default=0)
+    add("--to", metavar="DIR", type=_place, required=True, help="a folder that is new")
+    add = verb(
         "report",
         _report,
         "Write the report of what is finished in a workdir, as after a fan-out over many machines.",
@@ -295,7 +284,7 @@ def _distill(options: argparse.Namespace) -> None:
                 allow_change=options.allow_change,
             )
     if summary is not None:
-        _say(report.table(summary), _where(options.workdir))
+        say(report.table(summary), _where(options.workdir))
 
 
 def _join_processes(options: argparse.Namespace, config: "ConfigDict") -> None:  # type: ignore[name-defined]
@@ -327,7 +316,7 @@ def _replay(options: argparse.Namespace) -> int:
     given = ("workdir", "student", "replicate", "first", "last", "against", "anyway", "quiet")
     asked = {key: getattr(options, key) for key in given}
     try:
-        found = replay.replay(**asked, told=lambda each: _say(str(each)))
+        found = replay.replay(**asked, told=lambda each: say(str(each)))
     except Damaged as error:
         return _ended(str(error), replay.DIVERGED)
     return min((each.code for each in found if each.code), default=0)  # one that diverged is what matters most
@@ -338,19 +327,25 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     given = (options.workdir, options.student, options.replicate, options.data, options.min_score)
     for metric, value in run.evaluate(*given).items():
-        _say(f"{metric:>10} {'-' if value is None else f'{value:.4f}'}")
+        say(f"{metric:>10} {'-' if value is None else f'{value:.4f}'}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from jkd import run
+
+    say(run.export(options.workdir, options.student, options.to, options.replicate))
 
 
 def _report(options: argparse.Namespace) -> None:
     from jkd import report, run
 
-    _say(report.table(run.report(options.workdir)), _where(options.workdir))
+    say(report.table(run.report(options.workdir)), _where(options.workdir))
 
 
 def _config(options: argparse.Namespace) -> None:
     from jkd import config as configs
 
-    _say(configs.show(_resolved(options)))
+    say(configs.show(_resolved(options)))
 
 
 def _graph(options: argparse.Namespace) -> None:
@@ -369,13 +364,13 @@ def _graph(options: argparse.Namespace) -> None:
                 replicate=options.replicate,
                 allow_change=options.allow_change,
             )
-        _say(run.graph("show", options.workdir, options.replicate))
+        say(run.graph("show", options.workdir, options.replicate))
         return
     if options.action == "export" and not options.to:
         raise UserError("graph export needs --to=FILE.graphml or --to=FILE.json.")
     from jkd import run
 
-    _say(run.graph(options.action, options.workdir, options.replicate, options.to))
+    say(run.graph(options.action, options.workdir, options.replicate, options.to))
 
 
 def _methods(options: argparse.Namespace) -> None:
@@ -383,7 +378,7 @@ def _methods(options: argparse.Namespace) -> None:
 
     for name, method in sorted(methods.METHODS.items()):
         keys = ", ".join(f"{key}={value!r}" for key, value in methods.options(name).items())
-        _say(f"{name}\n    {method.function}\n    {keys}\n    {method.paper}")
+        say(f"{name}\n    {method.function}\n    {keys}\n    {method.paper}")
 
 
 if __name__ == "__main__":

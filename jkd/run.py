@@ -15,14 +15,14 @@ from jkd import report as reports
 from jkd.build import Session
 from jkd.data import make_split, open_dataset
 from jkd.errors import Locked, UserError, did_you_mean
+from jkd.graph import export as export_graph
 from jkd.graph import show
-from jkd.graph.export import export
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts import Place
 from jkd.places import Path
 from jkd.progress import RunProgress
-from jkd.tasks.task import Found
 from jkd.train import interrupt
+from jkd.train.state import PyTree
 
 TEACHER, GRAPH = "teacher", "graph"  # names that no student has
 SEED = "/"  # between a student's name and its seed
@@ -117,22 +117,40 @@ def evaluate(
     workdir = places.path_of(workdir)
     config, saved = manifest.read(workdir)
     part = _part(config, Place(workdir, replicate), student)
-    with config.unlocked():
-        config.devices = 0  # those that are here, which need not be those of the run
-        config.data.path = data_path or config.data.path
-    session = build.open_session(config)
+    session = _open_here(config, data_path)
     for what, there in (("classes", list(session.dataset.classes)), ("shape", list(session.dataset.shape))):
         if there != saved["data"][what]:
             raise UserError(
                 f"--data: expected the {what} that the run was trained on, {saved['data'][what]}, got {there} "
                 f"in {data_path or config.data.path}. Give another data set."
             )
-    outputs = _outputs(session, part, student)
+    network, apply, variables = _network(session, part, student)
+    outputs = parts.test_outputs(session, apply, network, variables)
     if min_score:
         if not {"scores", "mask"} <= set(outputs) or not 0 < min_score <= 1:
             raise UserError(f"--min-score: expected a score in 0..1, of a run of detection, got {min_score}.")
         outputs = {**outputs, "mask": (outputs["mask"] > 0) & (outputs["scores"] >= min_score)}
     return parts.test_metrics(session, outputs, None)
+
+
+def export(workdir: str | Path, student: str, to: str | Path, replicate: int = 0) -> str:
+    """Takes a finished student (`NAME/SEED`) or the `teacher` out of a run, into a new folder; returns what to print.
+
+    Raises:
+      UserError: no such part, a teacher that is the user's own function, or a folder that is not empty.
+    """
+    workdir = places.path_of(workdir)
+    config, saved = manifest.read(workdir)
+    part = _part(config, Place(workdir, replicate), student)
+    session = _open_here(config)
+    manifest.check_data(workdir, saved, session.dataset)
+    network, apply, variables = _network(session, part, student)
+    if network.get("fn", ""):
+        raise UserError(f"--student: the teacher is your own function {network.fn}; only networks of jkd are exported.")
+    result = files.read_signed(part / "result.json")
+    about: dict[str, Any] = {key: result[key] for key in ("params", "metrics") if key in result}
+    about |= {"run": config.name, "student": student, "replicate": replicate, "network": configs.as_dict(network)}
+    return parts.export_network(session, network, apply, variables, about, places.path_of(to))
 
 
 def graph(action: str, workdir: str | Path, replicate: int = 0, to: str = "") -> str:
@@ -144,7 +162,7 @@ def graph(action: str, workdir: str | Path, replicate: int = 0, to: str = "") ->
     loaded = parts.read_graph(folder)
     if action == "export":
         config, _ = manifest.read(workdir)
-        export(loaded, places.path_of(to), open_dataset(config.data).train.id)
+        export_graph(loaded, places.path_of(to), open_dataset(config.data).train.id)
         return f"wrote {to}"
     if action == "check":
         return f"{folder}: {len(loaded.sample)} nodes, every digest as written ({loaded.digest})"
@@ -165,14 +183,23 @@ def _part(config: ConfigDict, place: Place, student: str) -> Path:
     return folder
 
 
-def _outputs(session: Session, folder: Path, student: str) -> Found:
+def _open_here(config: ConfigDict, data_path: str = "") -> Session:
+    """The session of a run on the devices that are here, which need not be those of the run."""
+    with config.unlocked():
+        config.devices = 0
+        config.data.path = data_path or config.data.path
+    return build.open_session(config)
+
+
+def _network(session: Session, folder: Path, student: str) -> tuple[ConfigDict, build.Apply, PyTree]:
+    """Config, forward pass and variables of a finished part."""
+    config = session.config
     given = session.loaded_teacher if student == TEACHER else None
     if given:
-        return parts.test_outputs(session, given.apply, session.config.teacher, given.variables)
-    config = session.config
+        return config.teacher, given.apply, given.variables
     network = config.teacher if student == TEACHER else config.students[student.partition(SEED)[0]]
     variables = parts.read_variables(folder, files.read_signed(folder / "result.json"))
-    return parts.test_outputs(session, session.apply_of(network), network, variables)
+    return network, session.apply_of(network), variables
 
 
 def _first_graph(workdir: Path) -> KnowledgeGraph | None:

@@ -35,6 +35,7 @@ ORDER = (
         "ledger",
         "places",
         "processes",
+        "streams",
     ),
 )
 RANK = {name: rank for rank, line in enumerate(reversed(ORDER)) for name in line}
@@ -232,7 +233,7 @@ DISK_ONLY += tuple(
 MAY_USE_THE_DISK = {
     "jkd/places.py": "tells the two kinds of paths apart",
     "jkd/files.py": "what is done on the disk alone: drafts, locks",
-    "jkd/cli.py": "/dev/null, and the package's own folder",
+    "jkd/streams.py": "/dev/null",
     "jkd/environment.py": "/proc/cpuinfo, and the package's own folder",
     "jkd/config/resolve.py": "config files, which Python loads",
     "jkd/pretrained/own_source.py": "the files of modules, which Python loads",
