@@ -18,7 +18,8 @@ TEACHER, GRAPH = "digest of the teacher", "digest of the graph"  # what a part c
 # Parts that are there could not be read, or would mean something else: another pool, another network.
 NEVER = (
     *("task", "data", "graph.views", "graph.files", "graph.diagnosis"),
-    *("format", "split", "seed", "replicate", "loaded", TEACHER, GRAPH),  # of what a part is made from
+    # Of what a part is made from:
+    *("format", "files", "folder", "split", "seed", "replicate", "loaded", TEACHER, GRAPH),
 )
 # Of a network, only how it is trained may change: every other key says which function it is, or what it reads.
 MAY_OF_NETWORK = ("train", "objective", "graph", "sampling", "dropout", "init", "init_layers")
@@ -47,7 +48,9 @@ def between(old: Mapping[str, Any], new: Mapping[str, Any], names: Mapping[str, 
     """
     before, now = _named(configs.flatten(old), names or {}), _named(configs.flatten(new), names or {})
     pairs = ((key, before.get(key, "absent"), now.get(key, "absent")) for key in sorted(before.keys() | now.keys()))
-    return [Change(*pair) for pair in pairs if pair[1] != pair[2]]
+    found = [Change(*pair) for pair in pairs if pair[1] != pair[2]]
+    # A group that is empty in one tree is a leaf there; what the other has in it is the change.
+    return [it for it in found if not any(other.key.startswith(f"{it.key}.") for other in found)]
 
 
 def moves_bits(key: str) -> bool:

@@ -28,13 +28,20 @@ PACKAGES = (
 )
 # Compilers of other devices: recorded where they are installed.
 PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
-# Of jax's settings those that change what is computed; of the environment's variables those that compilers read.
-MATTERS = frozenset(
+# Beginnings of those of jax's settings that change no bit of what is computed: every other may. The last line is of
+# those that `precision` has.
+IDLE = tuple(
     f"jax_{name}"
     for name in (
-        *("disable_most_optimizations", "disable_jit", "numpy_dtype_promotion"),
-        *("use_shardy_partitioner", "memory_fitting_level", "optimization_level"),
-        *("exec_time_optimization_effort", "random_seed_offset"),
+        *("compilation_cache", "persistent_cache", "enable_compilation_cache", "raise_persistent", "remove_custom"),
+        *("log", "debug", "explain", "dump", "include", "traceback", "tracer", "send_traceback", "pprint", "captured"),
+        *("check_", "enable_checks", "error_checking", "transfer_guard", "thread_guard", "array_garbage", "no_tracing"),
+        *("disallow", "disable_vmap_shmap_error", "legacy_prng_key", "explicit_x64", "numpy_rank", "mutable_array"),
+        *("hlo_source", "source_url", "compiler_detailed", "export", "serialization", "pallas_verbose"),
+        *("distributed", "cross_host", "force_dcn", "share_binary", "enable_preemption", "enable_recoverability"),
+        *("cpu_get", "cpu_collectives", "cpu_enable_async", "num_cpu_devices", "pjrt_client", "mock", "sort_devices"),
+        *("platform", "backend", "xla_backend", "default_device", "cuda_visible", "rocm_visible", "oneapi_visible"),
+        *("default_matmul_precision", "enable_x64", "default_prng_impl", "threefry_partitionable"),
     )
 )
 VARIABLES = (
@@ -93,7 +100,7 @@ def describe_environment(mesh: Mesh | None = None, computing: int = 0) -> Enviro
             "processes": jax.process_count(),
             "mesh": {str(axis): int(size) for axis, size in mesh.shape.items()} if mesh else {},
         },
-        "jax": {name: str(value) for name, value in sorted(jax.config.values.items()) if name in MATTERS},
+        "jax": {name: str(value) for name, value in sorted(jax.config.values.items()) if _computes(name)},
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "precision": {
             "matmul": str(setting("default_matmul_precision") or "default"),
@@ -132,6 +139,8 @@ def differences(old: Environment, new: Environment, reduction: str = PLAIN) -> l
     # A package of these is always there: without its version, whoever wrote that did not look.
     listed = [some.get("versions", {}) for some in (old, new)]
     unknown = {f"versions.{name}" for name in PACKAGES if not all(name in versions for versions in listed)}
+    # So is every setting, in one version of jax.
+    unknown |= {f"jax.{name}" for name in old.get("jax", {}).keys() ^ new.get("jax", {}).keys()}
     return [
         Change(f"environment.{change.key}", change.old, change.new)
         for change in changes.between(old, new)
@@ -289,6 +298,11 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 or "--no-index" in arguments else None
+
+
+def _computes(name: str) -> bool:
+    """Whether one of jax's settings may change what is computed."""
+    return name.startswith("jax_") and not name.startswith(IDLE)
 
 
 def _matters(key: str, reduction: str) -> bool:

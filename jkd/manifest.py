@@ -16,7 +16,15 @@ from jkd import changes, digest, files, places, processes, sharding
 from jkd import config as configs
 from jkd.changes import Allowed, Change
 from jkd.data import DataSet
-from jkd.environment import PLAIN, describe_environment, differences, sentence, source, source_differences
+from jkd.environment import (
+    PLAIN,
+    describe_environment,
+    differences,
+    of_bits,
+    sentence,
+    source,
+    source_differences,
+)
 from jkd.errors import Damaged, Notice, UserError
 from jkd.places import Path
 
@@ -150,11 +158,8 @@ def signed(manifest: dict[str, Any]) -> dict[str, Any]:
 def same_everywhere(config: ConfigDict, dataset: DataSet) -> dict[str, Any]:
     """What several processes that compute one run must have in common."""
     now = describe_environment()
-    return {
-        "config": configs.as_dict(config),
-        "data": dataset.fingerprint,
-        **{key: now[key] for key in ("versions", "xla_flags", "threads", "precision", "jax", "source", "package")},
-    }
+    own = {key: now[key] for key in ("source", "package")}
+    return {"config": configs.as_dict(config), "data": dataset.fingerprint, **of_bits(now, config.reduction), **own}
 
 
 def _computing(config: ConfigDict) -> int:

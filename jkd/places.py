@@ -80,6 +80,11 @@ def size(path: Path) -> int:
     return found.length if is_remote(path) else found.st_size
 
 
+def is_link(path: Path) -> bool:
+    """Whether a path is a symbolic link; an object store has none."""
+    return not is_remote(path) and path.is_symlink()
+
+
 def files_below(path: Path) -> list[Path]:
     """Every file below a folder, and every link, whatever it points to, sorted."""
     if is_remote(path):

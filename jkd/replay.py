@@ -5,6 +5,7 @@ in the way of one part is found of that part, and the others go on.
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,17 +16,18 @@ from ml_collections import ConfigDict
 from jkd import build, changes, files, manifest, parts, places
 from jkd.build import Session
 from jkd.data import make_split
-from jkd.environment import Environment, compare_environment, describe_environment, source_differences
-from jkd.errors import Damaged, UserError
+from jkd.environment import Environment, compare_environment, describe_environment
+from jkd.errors import Damaged, Notice, UserError
 from jkd.parts import Place
 from jkd.places import Path
 from jkd.progress import RunProgress
-from jkd.train import record
+from jkd.train import checkpoint, record
 from jkd.train.rerun import NotComparable, Outcome, Stored, rerun
 
 SAME, DIVERGED, INCOMPARABLE = 0, 3, 4  # exit codes
 NOTES = {SAME: "the same", DIVERGED: "differs", INCOMPARABLE: "not comparable"}
 FILE = "replay.json"
+PACKAGE = f"{changes.ENVIRONMENT}.package"
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def replay(
                 with progress.aside():
                     told(found)
             if (found.outcome or found.damaged) and place.part(part).exists():
-                files.write_json(place.part(part) / FILE, _plain(found, against, _chain(source.part(part))))
+                _leave(found, place.part(part) / FILE, against, _chain(source.part(part)))
     return done
 
 
@@ -167,8 +169,7 @@ class _Again:
             points = tuple(compare_environment(made_in, here, config.reduction))
             if points and not self.anyway:
                 return Replayed(label, None, points)
-            if source_differences(self.environment, here):
-                points = (*points, "The source of jkd is not that of the run.")
+            points = (*points, *_of_source(self.environment | made_in, parts.made_of(folder)[1], here))
             _check_inputs(place.part(part), folder)
             final = _final(folder)
             training = parts.training_again(
@@ -181,6 +182,13 @@ class _Again:
             return Replayed(label, None, damaged=str(error))
         except (NotComparable, UserError, OSError) as error:
             return Replayed(label, None, (str(error),))
+
+
+def _of_source(made_in: Environment, changed: list[dict[str, Any]], here: Environment) -> list[str]:
+    """What is to be said of jkd's source: that it changed while the part was trained, or since."""
+    on_the_way = [change["step"] for change in changed if change["key"] == PACKAGE]
+    told = [f"The source of jkd changed at step {step} of it." for step in on_the_way]
+    return told + ["The source of jkd is not that of the part."] * (made_in.get("package") != here["package"])
 
 
 def _open(config: ConfigDict) -> Session:
@@ -220,11 +228,15 @@ def _final(folder: Path) -> tuple[int, Any] | None:
     """The last step of a finished part and the variables it left, as they were written; None of an unfinished one."""
     finished = folder / "result.json"
     if not finished.exists():
+        for step in checkpoint.steps(folder / "checkpoints")[-1:]:
+            record.check_mark(folder, record.read(folder), step, checkpoint.record_at(folder / "checkpoints", step))
         return None
     result = files.read_signed(finished)
     if not isinstance(result.get("steps"), int) or "params" not in result:
         raise UserError(f"{finished} is not the result of a part.")
     variables = parts.read_variables(folder, result)
+    if "predictions" in result:
+        files.read_arrays(folder / "predictions.safetensors", result["predictions"])
     if not result.get("chain"):
         raise NotComparable(f"{finished} names no record: it was damaged before the part was finished.")
     kept = record.read(folder)
@@ -249,12 +261,20 @@ def _check_inputs(folder: Path, other: Path) -> None:
     """Whether a part can be expected to do what a record says: it was made from the same, all the way."""
     ours, theirs = parts.made_of(folder), parts.made_of(other)
     for changed in (*ours[1], *theirs[1]):
-        if changes.moves_bits(changed["key"]):
+        if changes.moves_bits(changed["key"]) and changed["key"] != PACKAGE:  # which is told, and may move none
             raise NotComparable(f"Its {changed['key']} changed at step {changed['step']}: no config makes it again.")
     old, new = ({key: it for key, it in some[0].items() if key != changes.ENVIRONMENT} for some in (theirs, ours))
     unlike = [change for change in changes.between(old, new) if changes.moves_bits(change.key)]
     if old and new and unlike:
         raise NotComparable(f"It was made from something else: {changes.listed(unlike)}.")
+
+
+def _leave(found: Replayed, path: Path, against: Any, chain: str) -> None:
+    """Writes what was found beside the part. Where that cannot be, as in an archive, it has been told all the same."""
+    try:
+        files.write_json(path, _plain(found, against, chain))
+    except UserError as error:
+        warnings.warn(f"{error} What was found of {found.part} is not kept.", Notice, stacklevel=3)
 
 
 def _plain(found: Replayed, against: Any, chain: str) -> dict[str, Any]:

@@ -5,13 +5,14 @@ import sys
 import warnings
 from importlib import metadata
 
-from jkd.errors import Notice
+from jkd.errors import Notice, UserError
 
 # Both types, or none: with DOT alone every reduction over channels (BatchNorm) becomes far slower.
 CPU_FUSION = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 # Neither operations that add in no fixed order nor a choice among kernels by their speed (which implies another order).
 GPU_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 THREADS = 8  # of XLA's pool on CPU, where it is to be the same everywhere; at least the number of devices
+LARGEST = 2**16  # characters of a file of flags that are read
 KNOWN_TO = ((0, 10),)  # jaxlib releases that know the flag; others would refuse to start
 
 
@@ -27,7 +28,9 @@ def set_flags(reduction: str = "plain", deterministic: bool = True, shards: int 
     In a session in which jax has computed before, it is too late: a warning says so, and nothing is set. Another
     warning says when what the user set is not what `deterministic` asks for.
     """
-    given, wanted = os.environ.get("XLA_FLAGS", ""), {}
+    given, wanted = _given(), {}
+    if given != os.environ.get("XLA_FLAGS", ""):  # a file, to which nothing can be added
+        wanted["XLA_FLAGS"] = given
     missing = []
     if tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2]) in KNOWN_TO:
         missing.append(CPU_FUSION)
@@ -58,9 +61,21 @@ def set_flags(reduction: str = "plain", deterministic: bool = True, shards: int 
 
 
 def flags() -> list[str]:
-    """The flags in force, sorted, without those that only say how many devices to pretend."""
-    given = os.environ.get("XLA_FLAGS", "").split()
-    return sorted(flag for flag in given if not flag.startswith("--xla_force_host_platform_device_count"))
+    """The flags in force, sorted: of several of a name the last, without the number of devices to pretend."""
+    last = {flag.partition("=")[0]: flag for flag in _given().split()}
+    return sorted(flag for name, flag in last.items() if name != "--xla_force_host_platform_device_count")
+
+
+def _given() -> str:
+    """`XLA_FLAGS`, or, where it names a file as XLA allows, the flags in it."""
+    given = os.environ.get("XLA_FLAGS", "")
+    if not given.strip() or given.lstrip().startswith("-"):
+        return given
+    try:
+        with open(given, encoding="utf-8") as file:
+            return " ".join(file.read(LARGEST).split())
+    except (OSError, ValueError) as error:
+        raise UserError(f"XLA_FLAGS names a file that cannot be read: {given} ({error}). Give its flags.") from None
 
 
 def _switched_off(given: str, flag: str) -> str:

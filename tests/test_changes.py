@@ -75,3 +75,14 @@ def test_inputs_are_their_digest_and_know_what_it_is_of():
     assert inputs.differences({"inputs": str(inputs)}) == []
     assert inputs.differences({"inputs": "x", "made_of": {"seed": 0, "b": 2}}) == [Change("b", 2, 1)]
     assert inputs.differences({"inputs": "x"}) is None
+
+
+def test_what_comes_into_an_empty_group_is_one_change():
+    assert between({"variables": {}, "a": {}}, {"variables": {"X": 1}, "a": {}}) == [Change("variables.X", "absent", 1)]
+    assert between({"variables": {"X": 1}}, {"variables": {}}) == [Change("variables.X", 1, "absent")]
+    assert between({"a": {}}, {"a": 1}) == [Change("a", {}, 1)]
+
+
+@pytest.mark.parametrize("key", ["files./d/net.cfg", "folder"])
+def test_no_flag_is_advised_for_files_that_make_another_network(key: str):
+    assert remedy([Change(key, "a", "b")], "Another place.") == "Another place."

@@ -219,3 +219,13 @@ def test_no_checkout_no_git_and_an_installed_package_have_none(
     monkeypatch.setenv("PATH", "")
     assert environment.source(tmp_path / "checkout" / "package" / ".") is None
     environment.source.cache_clear()
+
+
+def test_a_setting_of_jax_counts_unless_it_is_known_to_be_idle(here: dict[str, Any]):
+    assert {"jax_softmax_custom_jvp", "jax_use_direct_linearize", "jax_disable_jit"} <= set(here["jax"])
+    idle = ("jax_compilation_cache_dir", "jax_log_compiles", "jax_debug_nans", "jax_platforms", "jax_enable_x64")
+    assert not set(idle) & set(here["jax"])
+    (change,) = environment.differences(here, _with(here, "jax", here["jax"] | {"jax_softmax_custom_jvp": "other"}))
+    assert change.key == "environment.jax.jax_softmax_custom_jvp"
+    fewer = {name: value for name, value in here["jax"].items() if name != "jax_disable_jit"}
+    assert not environment.differences(_with(here, "jax", fewer), here)  # whoever wrote that did not look

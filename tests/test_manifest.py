@@ -268,3 +268,20 @@ def test_the_data_may_move(tiny: Any, dataset: DataSet, tmp_path: Path):
     _open(tmp_path, tiny.config(), dataset)
     assert _open(tmp_path, tiny.config(data__path="elsewhere"), dataset)["config"]["data"]["path"] == "elsewhere"
     assert files.read_json(tmp_path / "manifest.json")["data"]["fingerprint"] == dataset.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("group", "change"), [("cpu", {"isa": ["avx"]}), ("variables", {"NVIDIA_TF32_OVERRIDE": "1"}), ("package", "x")]
+)
+def test_processes_must_agree_in_all_that_moves_bits(
+    tiny: Any, dataset: DataSet, group: str, change: Any, monkeypatch: pytest.MonkeyPatch
+):
+    config = configs.resolve(tiny.config(reduction="elastic", shards=4))
+    ours = manifest.same_everywhere(config, dataset)
+    here = describe_environment()
+    there = here | {group: here[group] | change if isinstance(change, dict) else change}
+    monkeypatch.setattr(manifest, "describe_environment", lambda: there)
+    assert manifest.same_everywhere(config, dataset) != ours
+    others = here | {"cpu": here["cpu"] | {"model": "another of the same kind"}}
+    monkeypatch.setattr(manifest, "describe_environment", lambda: others)
+    assert manifest.same_everywhere(config, dataset) == ours

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jkd import cli, compress, digest, files, manifest, replay, run
-from jkd.errors import UserError
+from jkd.errors import Notice, UserError
 
 LIMIT = 180  # seconds a process may take on a machine with other work
 
@@ -270,3 +270,42 @@ def test_fewer_devices_than_the_run_had_are_another_environment(copied: Path):
     _results(folder, made_of=made_of | {"environment": made_of["environment"] | {"devices": devices}})
     (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
     assert found.code == replay.INCOMPARABLE and "The devices' count was 8 and is 4." in str(found)
+
+
+@pytest.mark.fault(4)
+def test_damaged_predictions_are_damage(copied: Path):
+    _flip(copied / "replicates/0/students/kd/0/predictions.safetensors")
+    (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
+    assert found.code == replay.DIVERGED and "predictions.safetensors is damaged" in found.damaged
+
+
+@pytest.mark.fault(4)
+def test_a_flipped_row_of_an_unfinished_part_is_damage(copied: Path):
+    folder = copied / "replicates/0/students/kd/0"
+    (folder / "result.json").unlink()
+    (folder / "digests.jsonl").write_bytes(b"")  # as where `digest_every` is large
+    data = bytearray((folder / "checksums.bin").read_bytes())
+    data[0] ^= 1
+    (folder / "checksums.bin").write_bytes(data)
+    (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
+    assert found.code == replay.DIVERGED and "knows other rows or lines" in found.damaged
+
+
+def test_where_nothing_can_be_written_all_is_told(copied: Path):
+    """As in an archive: a folder stands where the finding of the first would."""
+    (copied / "replicates/0/students/kd/0" / replay.FILE).mkdir()
+    with pytest.warns(Notice, match=r"What was found of replicate 0 kd/0 is not kept"):
+        found = replay.replay(copied, student="kd/0", quiet=True)
+    assert [each.code for each in found] == [replay.SAME] * 2
+    assert (copied / "replicates/1/students/kd/0" / replay.FILE).is_file()
+
+
+def test_a_source_that_changed_since_or_on_the_way_is_told_of_the_part(copied: Path):
+    folder = copied / "replicates/0/students/kd/0"
+    made_of = files.read_json(folder / "result.json")["made_of"]
+    assert made_of["environment"]["package"] == manifest.read(copied)[1]["environment"]["package"]
+    change = {"step": 20, "key": "environment.package", "old": "a", "new": "b"}
+    _results(folder, made_of=made_of | {"environment": made_of["environment"] | {"package": "b"}}, changes=[change])
+    first, second = replay.replay(copied, student="kd/0", quiet=True)
+    assert first.points == ("The source of jkd changed at step 20 of it.", "The source of jkd is not that of the part.")
+    assert first.code == second.code == replay.SAME and not second.points

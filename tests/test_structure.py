@@ -234,6 +234,7 @@ MAY_USE_THE_DISK = {
     "jkd/places.py": "tells the two kinds of paths apart",
     "jkd/files.py": "what is done on the disk alone: drafts, locks",
     "jkd/streams.py": "/dev/null",
+    "jkd/xla.py": "the file that XLA_FLAGS may name",
     "jkd/environment.py": "/proc/cpuinfo, and the package's own folder",
     "jkd/config/resolve.py": "config files, which Python loads",
     "jkd/pretrained/own_source.py": "the files of modules, which Python loads",

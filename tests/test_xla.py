@@ -1,12 +1,15 @@
 """XLA flags: set before jax looks for devices, never claimed when it is too late."""
 
+import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from jkd import xla
+from jkd.errors import UserError
 
 LATE = """
 import os, warnings
@@ -56,3 +59,22 @@ def test_elastic_reduction_pins_the_thread_pool_and_leaves_a_users_own(monkeypat
             monkeypatch.setenv("NPROC", own)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
         assert done.stdout.startswith(expected), done.stderr
+
+
+def test_of_two_flags_of_a_name_the_last_is_in_force(monkeypatch: pytest.MonkeyPatch):
+    for last in ("true", "false"):
+        other = "false" if last == "true" else "true"
+        monkeypatch.setenv("XLA_FLAGS", f"--xla_cpu_enable_fast_math={other} --xla_cpu_enable_fast_math={last}")
+        assert xla.flags() == [f"--xla_cpu_enable_fast_math={last}"]
+
+
+def test_a_file_of_flags_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    path = tmp_path / "flags.txt"
+    path.write_text("--xla_cpu_enable_fast_math=false\n--xla_gpu_deterministic_ops=true\n")
+    code = "from jkd import xla\nxla.set_flags()\nimport jax\nprint(jax.device_count(), xla.flags())"
+    environment = os.environ | {"XLA_FLAGS": str(path), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("1 [") and "--xla_cpu_enable_fast_math=false" in done.stdout, done.stderr
+    monkeypatch.setenv("XLA_FLAGS", str(tmp_path / "nothing.txt"))
+    with pytest.raises(UserError, match=r"XLA_FLAGS names a file that cannot be read: .*nothing\.txt"):
+        xla.flags()

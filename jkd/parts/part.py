@@ -153,8 +153,9 @@ def network_inputs(session: Session, network: ConfigDict, split: Split, seed: in
 
 
 def environment_of(session: Session) -> dict[str, Any]:
-    """What of the environment moves the bits of what is made now."""
-    return of_bits(describe_environment(session.mesh), session.config.reduction)
+    """What of the environment moves the bits of what is made now, and the digest of the source, which may."""
+    found = describe_environment(session.mesh)
+    return of_bits(found, session.config.reduction) | {"package": found["package"]}
 
 
 def check_steps(folder: Path, steps: int, where: str) -> None:

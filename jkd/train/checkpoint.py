@@ -27,13 +27,19 @@ from jkd.places import Path
 from jkd.train.state import TrainState
 
 KEEP = 2
-KEYS = {"inputs", "made_of", "changes", "leaves", "files", "step", "digest"}  # of a sidecar
+KEYS = {"inputs", "made_of", "changes", "leaves", "files", "step", "record", "digest"}  # of a sidecar
 SEALED = "sealed"  # says that there was a sidecar, which may get lost
 FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # no use to try again
 
 
-def save(folder: Path, state: TrainState, inputs: str) -> None:
+def save(folder: Path, state: TrainState, inputs: str, record: str = "") -> None:
     """Writes `state` as `folder/STEP`, then its sidecar, then removes all but the newest `KEEP`.
+
+    Args:
+      folder: of a part's checkpoints.
+      state: to write.
+      inputs: digest of what the part is made from.
+      record: `Record.mark` of the part's record up to this step; '' where it has none.
 
     Raises:
       UserError: when the disk is full, read-only or failing; earlier checkpoints are left as they were.
@@ -45,6 +51,7 @@ def save(folder: Path, state: TrainState, inputs: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         files.retried(lambda: _write(target, tree))
         stored = {"inputs": inputs, "leaves": digest.of_leaves(tree), "files": _files(target), "step": step}
+        stored["record"] = record
         stored |= {"made_of": getattr(inputs, "made_of", None), "changes": changes_of(folder, inputs, before=step)}
         files.write_signed(_sidecar(target), stored)
         (target / SEALED).touch()
@@ -103,22 +110,27 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
     """
     files.check_writable(folder)  # what could not be saved in hours is refused now
     files.remove_drafts(folder)
-    problems = []
+    problems, damaged = [], []
     for step in reversed(steps(folder)):
         try:
             state = read(folder / str(step), like, inputs)
         except UserError as error:
             problems.append(str(error))
+            damaged += [step] if isinstance(error, Damaged) or not _sidecar(folder / str(step)).exists() else []
             continue
         if problems:
             warnings.warn(f"{' '.join(problems)} Going on from step {step}.", Notice, stacklevel=2)
-        _tidy(folder)
+        if processes.first():
+            for later in damaged:  # or it would count as one of the newest, and push out a sound one
+                _remove(folder / str(later))
+            _tidy(folder)
         return state
     if problems:
         raise UserError(
             f"no sound checkpoint in {folder}: {' '.join(problems)} Delete the folder to start this part again."
         )
-    _tidy(folder)
+    if processes.first():
+        _tidy(folder)
     return None
 
 
@@ -126,7 +138,8 @@ def read(path: Path, like: TrainState, inputs: str | None = None) -> TrainState:
     """One checkpoint, `folder/STEP`, checked file by file and leaf by leaf; of whatever inputs where none are given.
 
     Raises:
-      UserError: when it is damaged, does not fit `like`, or was made from other inputs.
+      Damaged: when it is not what was written.
+      UserError: when it is not there, does not fit `like`, or was made from other inputs.
     """
     sidecar = sealed(path)
     if inputs is not None:
@@ -136,7 +149,7 @@ def read(path: Path, like: TrainState, inputs: str | None = None) -> TrainState:
     except OSError as error:
         raise UserError(f"checkpoint {path} cannot be read ({error.strerror or error}).") from None
     if changed := sorted(name for name in there | written if there.get(name) != written.get(name)):
-        raise UserError(f"checkpoint {path} is damaged: {some(changed)} differ from their SHA-256.")
+        raise Damaged(f"checkpoint {path} is damaged: {some(changed)} differ from their SHA-256.")
     expected = jax.tree.map(np.asarray, serialization.to_state_dict(like))
     try:
         with _quiet(), _checkpointer() as checkpointer:
@@ -156,7 +169,7 @@ def read(path: Path, like: TrainState, inputs: str | None = None) -> TrainState:
     leaves = digest.of_leaves(restored)
     damaged = sorted(name for name in leaves if leaves[name] != sidecar["leaves"].get(name))
     if damaged:
-        raise UserError(f"checkpoint {path} is damaged: {some(damaged)} differ from their SHA-256.")
+        raise Damaged(f"checkpoint {path} is damaged: {some(damaged)} differ from their SHA-256.")
     return serialization.from_state_dict(like, restored)
 
 
@@ -167,9 +180,17 @@ def sealed(path: Path) -> dict[str, Any]:
       Damaged: when it is not; a missing one is a `UserError`.
     """
     sidecar = files.read_signed(_sidecar(path), "The checkpoint does not count.")
-    if set(sidecar) != KEYS:
+    dicts = all(isinstance(sidecar.get(key), dict) for key in ("leaves", "files"))
+    if set(sidecar) != KEYS or not dicts or not isinstance(sidecar["changes"], list):
         raise Damaged(f"{_sidecar(path)} does not hold the digests of a checkpoint.")
+    if str(sidecar["step"]) != path.name:
+        raise Damaged(f"{_sidecar(path)} is of step {sidecar['step']}: it was renamed.")
     return sidecar
+
+
+def record_at(folder: Path, step: int) -> str:
+    """What `save` was told of the record; '' of a step that has no checkpoint."""
+    return str(sealed(folder / str(step))["record"]) if step in steps(folder) else ""
 
 
 def changes_of(folder: Path, inputs: str, before: int | None = None) -> list[dict[str, Any]]:
@@ -203,9 +224,12 @@ def _check_inputs(path: Path, sidecar: dict[str, Any], inputs: str) -> None:
 
 
 def _files(path: Path) -> dict[str, str]:
-    """SHA-256 of every file below a checkpoint's folder, by relative path; but for the one that comes last."""
-    found = (entry for entry in places.files_below(path) if entry != path / SEALED)
-    return {entry.relative_to(path).as_posix(): digest.of_file(entry) for entry in found}
+    """SHA-256 of every file below a checkpoint's folder, by relative path; but for the one that comes last.
+
+    A link, which may lead to something without an end, is not read: orbax makes none.
+    """
+    found = {entry.relative_to(path).as_posix(): entry for entry in places.files_below(path) if entry != path / SEALED}
+    return {name: "a link" if places.is_link(entry) else digest.of_file(entry) for name, entry in found.items()}
 
 
 def _tidy(folder: Path) -> None:

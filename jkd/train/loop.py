@@ -106,7 +106,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
         if record:
             record.sync()
         if checkpoints and processes.first():
-            checkpoint.save(checkpoints, state, setup.inputs)
+            checkpoint.save(checkpoints, state, setup.inputs, record.mark if record else "")
         if checkpoints:
             processes.wait(f"checkpoint {step}")
 
@@ -121,7 +121,8 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             chunk |= {"count": np.asarray(count, np.int32), "record": np.asarray(setup.folder is not None)}
             if written and record is None:
                 leaves = setup.step.leaves(state, setup.teacher, setup.knowledge, chunk, setup.run)
-                record = Record(written, leaves, of_given(setup.teacher, setup.knowledge), start=step)
+                mark = checkpoint.record_at(checkpoints, step) if checkpoints else ""
+                record = Record(written, leaves, of_given(setup.teacher, setup.knowledge), step, mark)
             state, metrics = advance(state, chunk)
             pending.append((step, count, {key: chunk[key] for key in ("step", "id")}, metrics))
             if len(pending) > IN_FLIGHT:

@@ -59,10 +59,11 @@ class Record:
       leaves: as `Program.checksum_leaves` gives them.
       given: as `of_given` gives it.
       start: the step that the run goes on from.
+      mark: of the record at that step, as the checkpoint has it; '' where it has none.
     """
 
-    def __init__(self, folder: Path, leaves: Leaves, given: dict[str, str], start: int) -> None:
-        kept = _kept(folder, leaves, start) if start else Kept()
+    def __init__(self, folder: Path, leaves: Leaves, given: dict[str, str], start: int, mark: str = "") -> None:
+        kept = _kept(folder, leaves, start, mark) if start else Kept()
         leaves = kept.leaves or leaves  # shapes are those of the first step
         rows = np.zeros((start, len(leaves)), np.uint32)  # zeros: not recorded
         if kept.leaves:
@@ -94,6 +95,11 @@ class Record:
         line = {"step": int(state.step), "loss": float(loss).hex(), "rows": digest.of_bytes(b"".join(self._since))}
         self._since = []
         self._pending.append((line, self._hasher.submit(of_parts, copy)))
+
+    @property
+    def mark(self) -> str:
+        """Stands for all rows and lines so far, as long as no line is pending: the checkpoint holds it."""
+        return _mark(self.chain, b"".join(self._since))
 
     def flush(self, wait: bool = False) -> None:
         """Writes the lines whose state is hashed; with `wait`, all."""
@@ -159,12 +165,13 @@ def _lines(path: Path, rows: np.ndarray) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _kept(folder: Path, leaves: Leaves, start: int) -> Kept:
+def _kept(folder: Path, leaves: Leaves, start: int, mark: str) -> Kept:
     """The record to go on with; where it is damaged, lost or of other leaves, none, with a warning."""
     try:
         kept = read(folder)
         if len(kept.rows) < start:  # a checkpoint's record is there before the checkpoint is
             raise _damaged(folder / ROWS, f"it has {len(kept.rows)} of {start} steps")
+        check_mark(folder, kept, start, mark)
         if _alike(kept.leaves) != _alike(leaves):
             raise UserError(f"the record {folder / NAMES} lists other leaves than the step has now.")
     except UserError as error:
@@ -185,6 +192,18 @@ def _chained(before: str, line: Line, into: Line | None = None) -> str:
     into["chain"] = digest.of_json([before, {key: into[key] for key in ("step", "loss", "rows", "parts", "state")}])
     chain: str = into["chain"]
     return chain
+
+
+def check_mark(folder: Path, kept: Kept, step: int, mark: str) -> None:
+    """Holds a record up to a step against the `Record.mark` that the checkpoint of that step has; '' fits any."""
+    lines = [line for line in kept.lines if line["step"] <= step]
+    last, chain = (lines[-1]["step"], lines[-1]["chain"]) if lines else (0, "")
+    if mark and mark != _mark(chain, _bytes(kept.rows[last:step])):
+        raise _damaged(folder / ROWS, f"the checkpoint of step {step} knows other rows or lines")
+
+
+def _mark(chain: str, rows: bytes) -> str:
+    return digest.of_json([chain, digest.of_bytes(rows)])
 
 
 def _damaged(path: Path, what: str) -> UserError:

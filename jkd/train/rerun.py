@@ -221,22 +221,24 @@ class Stored:
     def before(self, step: int) -> tuple[TrainState, int]:
         """The newest state at or before a step; the one at step 0 where there is none."""
         for there in reversed(checkpoint.steps(self.checkpoints)):
-            if there <= step:
-                return self._read(there), there
+            if there <= step and (state := self._read(there)) is not None:
+                return state, there
         return jax.tree.map(jnp.array, self.like), 0  # a copy: the steps donate it
 
     def at(self, step: int, state: TrainState) -> dict[str, Any] | None:
         """The stored parts of a state after a step, None where there are none."""
         if self.final and step == self.final[0]:
             return _final_parts(self.final[1], state)
-        if step not in checkpoint.steps(self.checkpoints):
-            return None
-        return parts_of(self._read(step))
+        there = self._read(step) if step in checkpoint.steps(self.checkpoints) else None
+        return None if there is None else parts_of(there)
 
-    def _read(self, step: int) -> TrainState:
+    def _read(self, step: int) -> TrainState | None:
+        """A checkpoint; None of one that is gone since, as its part is still being trained."""
         try:
             return checkpoint.read(self.checkpoints / str(step), self.like)
         except UserError as error:  # it was written from a state like this one
+            if step not in checkpoint.steps(self.checkpoints):
+                return None
             raise Damaged(str(error)) from None
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jkd import digest, sharding
+from jkd import digest, files, sharding
 from jkd.errors import UserError
 from jkd.train import checkpoint, interrupt, loop, metrics
 from jkd.train.dispatch import MeshStep
@@ -271,3 +271,39 @@ def test_handlers_are_put_back_after_listening():
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     with interrupt.listen():
         assert not interrupt.requested()  # an earlier request is forgotten
+
+
+@pytest.mark.fault(4)
+def test_a_damaged_checkpoint_does_not_push_out_a_sound_one(setup: Any, run: Any, tmp_path: Path):
+    _, state = setup(run)
+    for step in (10, 13):
+        checkpoint.save(tmp_path, state.replace(step=np.uint32(step)), "x")
+    _flip(next(path for path in (tmp_path / "13").rglob("*") if path.is_file() and path.stat().st_size), 0.5)
+    with pytest.warns(UserWarning, match="Going on from step 10"):
+        checkpoint.restore(tmp_path, state, "x")
+    assert checkpoint.steps(tmp_path) == [10]
+    checkpoint.save(tmp_path, state.replace(step=np.uint32(20)), "x")
+    assert checkpoint.steps(tmp_path) == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"files": []}, "does not hold"), ({"leaves": []}, "does not hold"), ({"step": 7}, "of step 7: it was renamed")],
+)
+def test_a_signed_sidecar_of_another_form_or_step_is_refused(
+    setup: Any, run: Any, tmp_path: Path, change: dict[str, Any], words: str
+):
+    _, state = setup(run)
+    checkpoint.save(tmp_path, state, "x")
+    files.write_signed(tmp_path / "0.json", files.read_json(tmp_path / "0.json") | change)
+    with pytest.raises(UserError, match=words):
+        checkpoint.restore(tmp_path, state, "x")
+
+
+@pytest.mark.fault(3)
+def test_a_link_in_a_checkpoint_is_found_and_not_followed(setup: Any, run: Any, tmp_path: Path):
+    _, state = setup(run)
+    checkpoint.save(tmp_path, state, "x")
+    (tmp_path / "0" / "endless").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="endless differ from"):
+        checkpoint.restore(tmp_path, state, "x")

@@ -107,3 +107,28 @@ def test_every_flipped_bit_of_a_record_is_found(book: record.Record, tmp_path: P
                 assert name == record.LINES and bit // 8 == len(whole) - 1 and len(kept.lines) == 1
         path.write_bytes(whole)
     assert len(record.read(tmp_path).lines) == 2
+
+
+@pytest.mark.fault(4)
+@pytest.mark.parametrize("what", ["row", "line", "lines", "nothing"])
+def test_a_checkpoint_knows_the_rows_and_lines_up_to_it(
+    book: record.Record, tmp_path: Path, what: str, recwarn: pytest.WarningsRecorder
+):
+    """Rows since the last line have no digest of their own, and a line that is gone is missed by nobody else."""
+    _steps(book, 0, 2)
+    book.digest(_state(2), 1.0)
+    _steps(book, 2, 5)
+    book.sync()
+    if what == "row":
+        data = bytearray((tmp_path / record.ROWS).read_bytes())
+        data[-1] ^= 1
+        (tmp_path / record.ROWS).write_bytes(data)
+    elif what != "nothing":
+        (tmp_path / record.LINES).write_bytes(b"")
+    if what == "lines":
+        (tmp_path / record.LINES).unlink()
+    again = record.Record(tmp_path, LEAVES, {}, start=5, mark=book.mark)
+    again.close()
+    begun = [str(warning.message) for warning in recwarn if "begins anew from here" in str(warning.message)]
+    assert len(begun) == (what != "nothing")
+    assert (again.chain == book.chain) == (what == "nothing") and (again.mark == book.mark) == (what == "nothing")
