@@ -139,8 +139,10 @@ def replay(
             if told:  # first: it may be that nothing can be written here
                 with progress.aside():
                     told(found)
-            if (found.outcome or found.damaged) and place.part(part).exists():
-                _leave(found, place.part(part) / FILE, against, _chain(source.part(part)))
+            if (
+                found.outcome or found.damaged
+            ) and not against:  # which would replace what was found of the part itself
+                _leave(found, place.part(part) / FILE, _chain(place.part(part)))
     return done
 
 
@@ -269,21 +271,15 @@ def _check_inputs(folder: Path, other: Path) -> None:
         raise NotComparable(f"It was made from something else: {changes.listed(unlike)}.")
 
 
-def _leave(found: Replayed, path: Path, against: Any, chain: str) -> None:
+def _leave(found: Replayed, path: Path, chain: str) -> None:
     """Writes what was found beside the part. Where that cannot be, as in an archive, it has been told all the same."""
     try:
-        files.write_json(path, _plain(found, against, chain))
+        files.write_json(path, _plain(found, chain))
     except UserError as error:
         warnings.warn(f"{error} What was found of {found.part} is not kept.", Notice, stacklevel=3)
 
 
-def _plain(found: Replayed, against: Any, chain: str) -> dict[str, Any]:
+def _plain(found: Replayed, chain: str) -> dict[str, Any]:
     """As JSON; `chain` tells the record that it was held against."""
-    plain = {
-        "code": found.code,
-        "found": str(found),
-        "points": list(found.points),
-        "against": str(against),
-        "chain": chain,
-    }
+    plain = {"code": found.code, "found": str(found), "points": list(found.points), "chain": chain}
     return plain | {"outcome": found.outcome and asdict(found.outcome)}

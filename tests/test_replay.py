@@ -89,6 +89,7 @@ def test_another_run_of_the_same_config_is_held_against_it(tiny: Any, copied: Pa
     run.distill(tiny.config(), tmp_path / "other", only="kd/0", replicate=0, quiet=True)
     (found,) = replay.replay(copied, student="kd/0", replicate=0, against=tmp_path / "other", quiet=True)
     assert found.code == replay.SAME
+    assert not (copied / "replicates/0/students/kd/0" / replay.FILE).exists()  # the place of what it finds of itself
 
 
 def test_a_run_of_another_config_is_told_from_a_difference(tiny: Any, copied: Path, tmp_path: Path):
