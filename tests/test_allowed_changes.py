@@ -90,7 +90,6 @@ def test_another_environment_computes_nothing_but_reads(tiny: Any, unfinished: P
     assert kinds == ["another", "cpu"] and resumed["inputs"] == digest.of_json(
         {key: value for key, value in resumed["made_of"].items() if key != "environment"}
     )
-    assert resumed["environment"] == digest.of_json(resumed["made_of"]["environment"]) != finished["environment"]
 
 
 @pytest.mark.parametrize("verb", [["distill"], ["graph", "build"]])

@@ -78,7 +78,6 @@ def make_graph(session: Session, split: Split, teacher: Teacher, place: Place, p
         result = {
             "inputs": inputs,
             "made_of": made_of,
-            "environment": digest.of_json(made_of[changes.ENVIRONMENT]),
             "sha256": graph.digest,
             "seconds": time.monotonic() - started,
         }

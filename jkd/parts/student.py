@@ -8,7 +8,7 @@ import numpy as np
 
 from jkd import build, changes, compress, digest, files, networks
 from jkd.build import Compiled, Session, Teacher
-from jkd.changes import ENVIRONMENT, Inputs
+from jkd.changes import Inputs
 from jkd.data import Split
 from jkd.graph.knowledge_graph import KnowledgeGraph
 from jkd.parts.part import (
@@ -87,7 +87,6 @@ def make_student(
         result = {
             "inputs": inputs,
             "made_of": made_of,
-            "environment": digest.of_json(made_of[ENVIRONMENT]),
             "chain": final_chain(folder),
             "params": digest.of_tree(variables),
             "predictions": digest.of_tree(predictions),

@@ -9,7 +9,7 @@ import numpy as np
 
 from jkd import build, compress, digest, files, networks, objective
 from jkd.build import Session, Teacher
-from jkd.changes import ENVIRONMENT, Inputs
+from jkd.changes import Inputs
 from jkd.data import Split
 from jkd.parts.part import (
     NAMES,
@@ -73,7 +73,6 @@ def make_teacher(session: Session, split: Split, place: Place, progress: RunProg
         result = {
             "inputs": inputs,
             "made_of": made_of,
-            "environment": digest.of_json(made_of[ENVIRONMENT]),
             "chain": final_chain(folder),
             "params": teacher.digest,
             "predictions": digest.of_tree(found),
