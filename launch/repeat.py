@@ -112,7 +112,7 @@ def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[
             wait, code = took * (0.3 + 0.7 * (index * 0.6180339887 % 1)), ""
         while True:
             place = shutil.copytree(base, work / f"cut{index}")
-            process = start(place, options.config, flags, cores, cache, code)
+            process, begun = start(place, options.config, flags, cores, cache, code), time.monotonic()
             try:
                 process.wait(wait)
             except subprocess.TimeoutExpired:
@@ -123,7 +123,7 @@ def kill(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[
             if not (place / student / "result.json").exists():
                 break
             shutil.rmtree(place)  # it had finished, which is no fault: again, and earlier
-            wait *= 0.9
+            wait = 0.9 * min(wait, time.monotonic() - begun)
         saved = [int(path.stem) for path in (place / student / "checkpoints").glob("*.json")]
         distill(place, options.config, flags, cores=cores, environment=cache)
         found = digests(place)
