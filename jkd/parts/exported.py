@@ -58,12 +58,12 @@ def export_network(
         inputs.tokenizer.save(folder / TOKENIZER)
     files.write_bytes(folder / PROGRAM, bytes(program.serialize()))
     names = sorted(path.name for path in folder.iterdir())
-    data = configs.as_dict(session.config.data)
+    kind, data = session.dataset.kind, configs.as_dict(session.config.data)
     described = about | {
         "jkd": __version__,
         "model": network.model,
         "classes": list(session.dataset.classes),
-        "data": {"kind": session.dataset.kind} | {key: data[key] for key in READS},
+        "data": {"kind": kind} | {key: data[key] for key in READS if key in build.DATA_KEYS[kind]},
         "input": _described(program.in_avals[0]),
         "outputs": {name: _described(aval) for name, aval in _outputs(program).items()},
         "program": {"jax": jax.__version__, "platforms": list(program.platforms)},
