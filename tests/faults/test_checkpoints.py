@@ -22,6 +22,16 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def _kept(folder: Path) -> Path:
+    """A copy beside a folder: a checkpoint that is found to be damaged is removed."""
+    return Path(shutil.copytree(folder, folder.with_name("whole")))
+
+
+def _put_back(whole: Path, folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(whole, folder)
+
+
 @pytest.mark.fault(1)
 @pytest.mark.timeout(300)
 def test_killed_anywhere_in_a_save_it_ends_in_the_same_bits(tries: Any, root: Path, tmp_path: Path):
@@ -41,22 +51,23 @@ def test_killed_anywhere_in_a_save_it_ends_in_the_same_bits(tries: Any, root: Pa
 @pytest.mark.fault(3)
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
 def test_a_cut_file_is_found_and_the_checkpoint_before_is_used(tries: Any, two: Path, restored: Any, share: float):
+    whole = _kept(two)
     for path in [*_files(two / "2"), two / "2.json"]:
-        whole = path.read_bytes()
-        if not whole:
+        if not path.stat().st_size:
             continue
         with tries(path.name):
-            os.truncate(path, int(len(whole) * share))
+            os.truncate(path, int(path.stat().st_size * share))
             step, warned = restored(two)
             assert step == 1 and len(warned) == 1 and "Going on from step 1." in warned[0]
-            assert str(two / "2") in warned[0]
-        path.write_bytes(whole)
+            assert str(two / "2") in warned[0] and checkpoint.steps(two) == [1]
+        _put_back(whole, two)
     assert restored(two) == (2, [])
 
 
 @pytest.mark.fault(4)
 def test_a_flipped_bit_anywhere_is_found(tries: Any, two: Path, restored: Any, flip: Any, chance: Any):
     """Whether or not the file it is in bears on a leaf: each file is as likely as any other."""
+    whole = _kept(two)
     for _ in range(tries.count(25, 200)):
         path = chance.choice([path for path in [*_files(two / "2"), two / "2.json"] if path.stat().st_size])
         bit = chance.randrange(8 * path.stat().st_size)
@@ -64,18 +75,19 @@ def test_a_flipped_bit_anywhere_is_found(tries: Any, two: Path, restored: Any, f
             flip(path, bit)
             step, warned = restored(two)
             assert step == 1 and len(warned) == 1
-        flip(path, bit)
+        _put_back(whole, two)
 
 
 @pytest.mark.fault(3)
 def test_a_missing_and_an_added_file_are_found(tries: Any, two: Path, restored: Any):
+    whole = _kept(two)
     for path in [*_files(two / "2"), two / "2.json"]:
         if path.name == checkpoint.SEALED:
             continue
         with tries(path.name):
-            moved = path.rename(two / "moved")
+            path.unlink()
             assert restored(two)[0] == 1
-        moved.rename(path)
+        _put_back(whole, two)
     with tries("a file more"):
         (two / "2" / "more").write_text("")
         assert restored(two)[0] == 1
