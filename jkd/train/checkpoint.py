@@ -119,8 +119,7 @@ def restore(folder: Path, like: TrainState, inputs: str) -> TrainState | None:
             damaged += [step] if isinstance(error, Damaged) or not _sidecar(folder / str(step)).exists() else []
             continue
         if problems:
-            gone = " What is damaged is removed." if damaged else ""
-            warnings.warn(f"{' '.join(problems)} Going on from step {step}.{gone}", Notice, stacklevel=2)
+            warnings.warn(f"{' '.join(problems)} Going on from step {step}.", Notice, stacklevel=2)
         if processes.first():
             for later in damaged:  # or it would count as one of the newest, and push out a sound one
                 _remove(folder / str(later))
