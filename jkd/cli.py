@@ -176,9 +176,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         "Evaluate a finished student on the test split of a data set, its own or another with the same classes.",
         "jkd evaluate --workdir=runs/digits --student=knowledge_graph/0 --replicate=3",
     ).add_argument
-    _workdir_flag(add)
-    add("--student", metavar="NAME/SEED", required=True, help="the student, or 'teacher'")
-    add("--replicate", metavar="I", type=int, default=0)
+    _network_flags(add)
     add("--data", metavar="PATH", default="", help="another data set of the same form (config.data.path)")
     add("--min-score", metavar="S", type=float, default=0.0, help="detection: leave out boxes with lower scores")
     add = verb(
@@ -187,9 +185,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         "Take a finished network out of a run: weights as others read them, and a program that runs without jkd.",
         "jkd export --workdir=runs/digits --student=knowledge_graph/0 --to=student",
     ).add_argument
-    _workdir_flag(add)
-    add("--student", metavar="NAME/SEED", required=True, help="the student, or 'teacher'")
-    add("--replicate", metavar="I", type=int, default=0)
+    _network_flags(add)
     add("--to", metavar="DIR", type=_place, required=True, help="a folder that is new")
     add = verb(
         "report",
@@ -245,6 +241,13 @@ def _key(text: str) -> str:
 
 def _workdir_flag(add: Callable[..., argparse.Action]) -> None:
     add("--workdir", metavar="DIR", type=_place, required=True, help="the folder of the run, also gs://BUCKET/FOLDER")
+
+
+def _network_flags(add: Callable[..., argparse.Action]) -> None:
+    """Which finished network of a run."""
+    _workdir_flag(add)
+    add("--student", metavar="NAME/SEED", required=True, help="the student, or 'teacher'")
+    add("--replicate", metavar="I", type=int, default=0)
 
 
 def _place(text: str) -> "places.Path":  # type: ignore[name-defined]

@@ -139,9 +139,8 @@ def replay(
             if told:  # first: it may be that nothing can be written here
                 with progress.aside():
                     told(found)
-            if (
-                found.outcome or found.damaged
-            ) and not against:  # which would replace what was found of the part itself
+            about = found.outcome or found.damaged
+            if about and not against:  # what was found of the part itself would go
                 _leave(found, place.part(part) / FILE, _chain(place.part(part)))
     return done
 

@@ -7,7 +7,7 @@ they are made, so many processes can share one workdir.
 
 from jkd.parts.again import made_of, training_again
 from jkd.parts.check import check
-from jkd.parts.exported import export_network
+from jkd.parts.export import export_network
 from jkd.parts.graph import make_graph, read_graph
 from jkd.parts.part import Place, Training, read_variables, test_metrics, test_outputs
 from jkd.parts.student import make_student

@@ -7,13 +7,15 @@ import numpy as np
 from jax import export
 from ml_collections import ConfigDict
 
-from jkd import __version__, build, digest, files
+from jkd import __version__, build, compress, digest, files
 from jkd import config as configs
 from jkd.build import Session
 from jkd.data.text_inputs import Texts
 from jkd.errors import UserError, some
+from jkd.models import Bert, CifarVgg, TorchvisionVgg
+from jkd.models.yolo import Yolo
 from jkd.places import Path
-from jkd.pretrained import written
+from jkd.pretrained import bert, darknet, darknet_weights, vgg
 from jkd.train.state import PyTree
 
 PROGRAM, ABOUT, TOKENIZER = "program.jax", "network.json", "tokenizer.json"
@@ -32,9 +34,8 @@ def export_network(
 
     `program.jax` is the network with its weights as `jax.export` serialises it, for any number of samples, on CPU, GPU
     and TPU: `jax.export.deserialize(data).call(samples)` gives what `Task.predict` names. Rows of token ids may be of
-    any length from `LEAST` to `data.max_length`. `network.json`, which comes
-    last, says what it reads and gives, and the SHA-256 of every other file. For the weights see
-    `jkd.pretrained.written`; a network of texts has its `tokenizer.json`, too.
+    any length from `LEAST` to `data.max_length`. `network.json`, which comes last, says what it reads and gives, and
+    the SHA-256 of every other file. For the weights see `_save`; a network of texts has its `tokenizer.json`, too.
 
     Args:
       session: of the run.
@@ -53,7 +54,7 @@ def export_network(
     program = _program(session, network, apply, variables)
     farthest, samples = _check(session, network, apply, variables, program)
     files.make_folder(folder)
-    written.write(folder, module, variables, session.dataset.classes, session.dataset.shape)
+    _save(folder, module, variables, session)
     if isinstance(inputs, Texts):
         inputs.tokenizer.save(folder / TOKENIZER)
     files.write_bytes(folder / PROGRAM, bytes(program.serialize()))
@@ -74,6 +75,28 @@ def export_network(
         f"wrote {folder}: {some([*names, ABOUT], 9)}. On {samples} test samples the program's answers are within "
         f"{farthest:.1e} of the network's."
     )
+
+
+def _save(folder: Path, module: Any, variables: PyTree, session: Session) -> None:
+    """Writes the weights as the network's family has them elsewhere.
+
+    bert            `config.json` and `model.safetensors` of Hugging Face (see `jkd.pretrained.bert.save`)
+    vgg             `model.safetensors`, names and axes as torch has them
+    yolo            `model.cfg`, `model.weights` and `model.names` of Darknet
+    all others      `model.safetensors`, names being paths in Flax, `params/hidden0/kernel`
+    """
+    classes = session.dataset.classes
+    if isinstance(module, Bert):
+        bert.save(folder, variables, module, dict(enumerate(classes)))
+    elif isinstance(module, CifarVgg | TorchvisionVgg):
+        vgg.save(folder / "model.safetensors", variables, module)
+    elif isinstance(module, Yolo):
+        cfg = module.cfg.at_size(*session.dataset.shape[:2])
+        files.write_bytes(folder / "model.cfg", darknet.dump(cfg).encode())
+        darknet_weights.save(folder / "model.weights", variables, cfg)
+        files.write_bytes(folder / "model.names", "".join(f"{name}\n" for name in classes).encode())
+    else:
+        compress.save_variables(folder / "model.safetensors", variables)
 
 
 def _program(session: Session, network: ConfigDict, apply: build.Apply, variables: PyTree) -> export.Exported:

@@ -17,7 +17,7 @@ from jax import export
 from jkd import build, cli, digest, files, parts, random
 from jkd import config as configs
 from jkd.errors import UserError
-from jkd.parts import exported
+from jkd.parts import export as exporting
 from jkd.pretrained import bert, darknet, darknet_weights, vgg
 from jkd.pretrained.tensors import read_tree
 
@@ -151,9 +151,9 @@ def test_the_weights_are_read_back_by_their_family(written: Any):
 
 def test_a_program_that_answers_otherwise_is_not_written(written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     session, network, variables, _ = written
-    made = exported._program
+    made = exporting._program
     changed = jax.tree.map(lambda leaf: leaf * 1.5 + 0.1, variables)
-    monkeypatch.setattr(exported, "_program", lambda a, b, c, _: made(a, b, c, changed))
+    monkeypatch.setattr(exporting, "_program", lambda a, b, c, _: made(a, b, c, changed))
     with pytest.raises(UserError, match=r"the program gives other .* so nothing was written"):
         parts.export_network(session, network, session.apply_of(network), variables, {}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
