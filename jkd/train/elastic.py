@@ -9,7 +9,9 @@ another number of devices does not.
 BatchNorm takes its statistics within a shard, and the running statistics are the mean over shards.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jkd import processes, sharding
+from jkd import environment, processes, sharding
 from jkd.objective import Side
 from jkd.train.checksum import checksums, never_zero
 from jkd.train.dispatch import Advance, Listed, MeshStep, Step
@@ -49,6 +51,7 @@ class ElasticStep(Listed):
         self._loss = jax.jit(self._loss_of)
         self._backward = jax.jit(lambda backward, cotangent: backward(cotangent))
         self._finish = jax.jit(self._finish_of)
+        self._threaded = False  # not in the first step: two threads would compile one program twice
 
     def rows(self, batch: int) -> slice:
         if self.program.crosses:  # partners may stand in any shard
@@ -81,23 +84,33 @@ class ElasticStep(Listed):
         self, state: TrainState, batch: Batch, fixed: dict[jax.Device, Any], record: bool
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """One optimiser step, as `Program.train_step`."""
-        passed, backwards = [], []
         copies = {device: self._put((state.params, state.batch_stats), device) for device in set(self.devices)}
-        for piece, device in zip(self._pieces(batch, fixed), self.devices, strict=True):
-            backward, out = self._shard(*copies[device], self._put(piece, device), *fixed[device])
-            passed.append(out)
-            backwards.append(backward)
-        passed = self._everyones(passed)
+        forward = [
+            (*copies[device], self._put(piece, device), *fixed[device])
+            for piece, device in zip(self._pieces(batch, fixed), self.devices, strict=True)
+        ]
+        backwards, sides = zip(*self._of_each_shard(self._shard, forward), strict=True)
+        passed = self._everyones(sides)
         loss, terms, own, cotangents = self._loss(state, passed)
-        grads = self._everyones(
-            [
-                self._backward(backward, self._put(cotangents[shard], device))
-                for shard, device, backward in zip(self.own, self.devices, backwards, strict=True)
-            ]
-        )
+        backward = [
+            (backward, self._put(cotangents[shard], device))
+            for shard, device, backward in zip(self.own, self.devices, backwards, strict=True)
+        ]
+        grads = self._everyones(self._of_each_shard(self._backward, backward))
+        self._threaded = True
         rest = [(out.stats, out.checksums) for out in passed]
         state, norm, row = self._finish(state, grads, own, rest, record)
         return state, {"loss": loss, **terms, "gradient_norm": norm, "checksums": row}
+
+    def _of_each_shard(self, program: Callable[..., Any], given: list[tuple[Any, ...]]) -> list[Any]:
+        """What the program makes of each own shard's arguments, in order.
+
+        A CPU runs what one thread sends it one after the other, and has cores left over: a shard is small. So threads
+        send it shards, as many at a time as there are cores; which of them is done first changes no bit.
+        """
+        if self.home.platform != "cpu" or not self._threaded:
+            return [program(*each) for each in given]
+        return list(_threads().map(lambda each: jax.block_until_ready(program(*each)), given))
 
     def _pieces(self, batch: Batch, fixed: dict[jax.Device, Any]) -> list[Any]:
         """The batch of each own shard; prepared already where samples are mixed across shards."""
@@ -143,12 +156,17 @@ class ElasticStep(Listed):
         row = jnp.concatenate([before, jnp.where(record, never_zero(parts), jnp.zeros_like(parts)), after])
         return self.program.update(state, total, own, stats), optax.global_norm(total), row
 
-    def _everyones(self, trees: list[PyTree]) -> list[PyTree]:
+    def _everyones(self, trees: Sequence[PyTree]) -> list[PyTree]:
         """The trees of all shards, in order, at home: copied from other devices and processes, not computed with."""
         if processes.count() == 1:
             return [self._put(tree, self.home) for tree in trees]
         together = processes.gather(jax.tree.map(lambda *leaves: np.stack(leaves), *trees))
         return [jax.tree.map(lambda leaf, shard=shard: leaf[shard], together) for shard in range(self.shards)]
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(environment.threads()["pool"], thread_name_prefix="shard")
 
 
 class Passed(NamedTuple):

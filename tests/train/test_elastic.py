@@ -1,5 +1,7 @@
 """The elastic step: the same bits on any number of devices, the mathematics of the plain one; and `pmap`."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from jkd import digest, sharding
+from jkd.train import elastic
 from jkd.train.dispatch import MeshStep, PmapStep
 from jkd.train.elastic import ElasticStep, elastic_step
 
@@ -53,15 +56,39 @@ def test_one_and_four_devices_give_the_same_bits(problem: Any, run: Any, changes
             np.testing.assert_array_equal(values, results[0][1][name], err_msg=name)
 
 
+def test_threads_send_the_shards_after_the_first_step_and_change_no_bit(
+    problem: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+):
+    program, teacher = problem.program(_network(problem))
+    step, senders = ElasticStep(program, 4, jax.devices()[:1]), []
+    shard = step._shard
+
+    def recorded(*given: Any) -> Any:
+        senders.append(threading.current_thread().name)
+        return shard(*given)
+
+    monkeypatch.setattr(step, "_shard", recorded)
+    monkeypatch.setattr(elastic, "_threads", lambda: ThreadPoolExecutor(2, thread_name_prefix="shard"))
+    threaded = _run(step, problem, run, teacher)
+    assert senders[:4] == [threading.main_thread().name] * 4  # so that a program is compiled once
+    assert len(senders) == 8 and all(name.startswith("shard") for name in senders[4:])
+    assert shard._cache_size() == 1
+    step = ElasticStep(program, 4, jax.devices()[:1])
+    monkeypatch.setattr(step, "_of_each_shard", lambda program, given: [program(*each) for each in given])
+    alone = _run(step, problem, run, teacher)
+    assert digest.of_tree(threaded[0].__dict__) == digest.of_tree(alone[0].__dict__)
+    assert digest.of_tree(threaded[1]) == digest.of_tree(alone[1])
+
+
 @pytest.mark.long
 def test_it_is_the_plain_step_to_rounding(problem: Any, run: Any):
     program, teacher = problem.program(_network(problem))
     plain, one = _run(MeshStep(program, sharding.make_mesh(1)), problem, run, teacher)
-    elastic, two = _run(ElasticStep(program, 4, jax.devices()[:2]), problem, run, teacher)
+    apart, two = _run(ElasticStep(program, 4, jax.devices()[:2]), problem, run, teacher)
     for name, values in one.items():
         if name != "checksums":
             np.testing.assert_allclose(two[name], values, rtol=2e-4, atol=1e-5, err_msg=name)
-    for a, b in zip(jax.tree.leaves(plain.params), jax.tree.leaves(elastic.params), strict=True):
+    for a, b in zip(jax.tree.leaves(plain.params), jax.tree.leaves(apart.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
