@@ -1,6 +1,6 @@
 """The objective terms a config can name: one line each. Imports no jax, so a config is checked in a blink.
 
-The function's own argument names say what it gets (see `jkd.objective.INPUTS`); `options` are the keyword arguments a
+The function's own argument names say what it gets (see `jkd.terms.INPUTS`); `options` are the keyword arguments a
 config may set, with their defaults. To add a method: write the function in `jkd/losses/`, add its line here, a test, a
 config.
 """
@@ -16,13 +16,15 @@ class Method:
     Attributes:
       function: `module:name` of a pure function of arrays that returns a scalar.
       options: keyword arguments with their defaults.
-      taps: whether it compares taps, and so takes `student_tap`, `teacher_tap` and `layers` too.
+      taps: whether it compares taps, and so takes `student_tap`, `teacher_tap` and `layers` too. A function of
+        `student_features` takes several taps at once, as in `stage1,stage2`.
       tap: the default of both; `*` stands for each layer that `layers` picks.
       maps: whether the taps must have positions, `[B, H, W, C]` or `[B, L, C]`.
       regress: whether the student's tap is first mapped to the teacher's width by a learned linear map.
       tokens: whether it compares the tokens of texts.
       objects: whether it reads the heads or boxes of a detector.
-      own: `module:function (key, channels of the teacher's tap) -> parameters` that it gets as `context`.
+      own: `module:function (key, shapes of the student's taps, of the teacher's) -> parameters` that it gets as
+        `context`.
       edges: what it takes from the graph: `beliefs` (joined ones, so a student needs edges), `features` (the feature
         join, which without edges gathers nothing), or nothing.
       distance: whether it is 0 where student and teacher agree; not where its target is another.
@@ -215,6 +217,81 @@ METHODS: dict[str, Method] = {
         "jkd.losses.relations:cckd", {"gamma": 0.4, "order": 2}, taps=True, paper="Peng et al. 2019, arXiv 1904.01802"
     ),
     "gkd": Method("jkd.losses.relations:gkd", taps=True, paper="Lassance et al. 2020, arXiv 1911.03080"),
+    "batch_order_cc": Method(
+        "jkd.losses.relations:batch_order_cc", taps=True, regress=True, paper="the CC of published tables; see cckd"
+    ),
+    "irg_transformation": Method(
+        "jkd.losses.stages:irg_transformation", taps=True, maps=True, tap="stage3,stage4", paper="Liu et al. 2019, CVPR"
+    ),
+    "fsp": Method("jkd.losses.stages:fsp", taps=True, maps=True, tap="stage3,stage4", paper="Yim et al. 2017, CVPR"),
+    "review": Method(
+        "jkd.losses.stages:review",
+        taps=True,
+        maps=True,
+        tap="stage1,stage2,stage3,stage4",
+        own="jkd.losses.stages:init_review",
+        distance=False,
+        paper="ReviewKD; Chen et al. 2021, arXiv 2104.09044",
+    ),
+    "vid": Method(
+        "jkd.losses.features:vid",
+        taps=True,
+        own="jkd.losses.features:init_vid",
+        distance=False,
+        paper="Ahn et al. 2019, arXiv 1904.05835",
+    ),
+    "crd": Method(
+        "jkd.losses.contrastive:crd",
+        {"temperature": 0.07},
+        taps=True,
+        own="jkd.losses.contrastive:init_crd",
+        distance=False,
+        paper="negatives from the batch; Tian et al. 2020, arXiv 1910.10699",
+    ),
+    "hkd": Method(
+        "jkd.losses.contrastive:hkd",
+        {"temperature": 0.07, "k": 8, "share": 0.25},
+        taps=True,
+        own="jkd.losses.contrastive:init_hkd",
+        distance=False,
+        paper="negatives from the batch; Zhou et al. 2021, arXiv 2108.05507",
+    ),
+    "activation_boundary": Method(
+        "jkd.losses.activations:activation_boundary",
+        {"margin": 1.0},
+        taps=True,
+        regress=True,
+        distance=False,
+        paper="AB; Heo et al. 2019, arXiv 1811.03233",
+    ),
+    "overhaul": Method(
+        "jkd.losses.activations:overhaul", taps=True, regress=True, paper="OFD; Heo et al. 2019, arXiv 1904.01866"
+    ),
+    "factor_transfer": Method(
+        "jkd.losses.maps:factor_transfer",
+        {"power": 2},
+        taps=True,
+        maps=True,
+        paper="FT, without its networks; Kim et al. 2018, arXiv 1802.04977",
+    ),
+    "nkd": Method(
+        "jkd.losses.soft_targets:nkd",
+        {"gamma": 1.5, "temperature": 1.0},
+        distance=False,
+        paper="Yang et al. 2023, arXiv 2303.13005",
+    ),
+    "transformed_teacher": Method(
+        "jkd.losses.soft_targets:transformed_teacher",
+        {"temperature": 4.0, "weighted": False},
+        distance=False,
+        paper="TTM, and weighted WTTM; Zheng & Yang 2024, arXiv 2402.11148",
+    ),
+    "multi_level": Method(
+        "jkd.losses.soft_targets:multi_level",
+        {"temperature": 4.0, "instance_weight": 1.0, "batch_weight": 1.0, "class_weight": 1.0},
+        paper="Jin et al. 2023, CVPR",
+    ),
+    "logit_mse": Method("jkd.losses.soft_targets:logit_mse", paper="Ba & Caruana 2014, arXiv 1312.6184"),
     "irg_edge": Method("jkd.losses.relations:irg_edge", taps=True, paper="Liu et al. 2019, CVPR"),
     "dkd": Method(
         "jkd.losses.soft_targets:dkd",

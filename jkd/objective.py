@@ -1,36 +1,10 @@
 """The weighted sum of named terms that a student is trained on, and the parameters that the terms own.
 
-A term is a pure function in `jkd.losses`, named by one line in `jkd.methods`. Its argument names say what it gets:
-
-    student_logits, teacher_logits           [B, C]
-    label_target [B, C], labelled [B]        label distribution (a zero row where unknown), and whether it is known
-    joined [B, C], mix []                    the joined beliefs of the samples, and their share in the target
-    student_feature, teacher_feature         the taps named by the term's `student_tap` and `teacher_tap`
-    student_projection, teacher_projection   [B, P] unit norm: the projected student, the projected join
-    mask                                     [B, L] the student's tap of that name: 1 where a text has a token
-    anchor_mask                              [B] 1 where an anchor is real; None where all are
-
-Where a sample has several anchors, such as the objects of an image, B counts anchors in all of these but `mask` and
-taps. Terms of detectors get
-
-    student_heads, teacher_heads             raw heads, a tuple of `[B, h, w, A, 5 + C]`
-    student_necks, teacher_necks             the maps that these are computed from, a tuple of `[B, h, w, c]`
-    student_description, teacher_description what the heads mean: static (`jkd.losses.yolo_heads.Heads`)
-    boxes, box_classes, box_mask             [B, M, 4], [B, M], [B, M]: true ones, or the teacher's
-    annotated                                [B] 1 where they are the true ones
-    context                                  the term's own parameters, from its `own` (see `jkd.methods`)
-
-A tap's name may hold a `*` for the layer, as in `layer*/hidden`: the term then stands for one term a pair of layers,
-which `layers` picks (see `jkd.layer_map`), with equal shares of its weight.
-
 The arrays are those of the whole global batch: under `jit` with a sharded batch they are global by construction.
 """
 
-import importlib
-import inspect
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -39,42 +13,12 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from jkd import methods, random
-from jkd.errors import UserError
 from jkd.graph import projection, relation
-from jkd.layer_map import layer_map
 from jkd.tasks import Anchors
+from jkd.terms import AUTO, Term, make_term, terms_of
 
-INPUTS = frozenset(
-    [
-        "student_logits",
-        "teacher_logits",
-        "label_target",
-        "labelled",
-        "joined",
-        "mix",
-        "student_feature",
-        "teacher_feature",
-        "student_projection",
-        "teacher_projection",
-        "mask",
-        "anchor_mask",
-        "student_heads",
-        "teacher_heads",
-        "student_necks",
-        "teacher_necks",
-        "student_description",
-        "teacher_description",
-        "boxes",
-        "box_classes",
-        "box_mask",
-        "annotated",
-        "context",
-    ]
-)
 OF_ANCHORS = frozenset(["student_logits", "teacher_logits", "student_projection", "teacher_projection"])
 SEVERAL = ("heads", "necks")  # inputs of a side that are tuples of taps
-AUTO = "auto"
-ANY = "*"  # in a tap's name: of each layer
 
 
 @dataclass(frozen=True)
@@ -86,63 +30,6 @@ class Side:
 
 
 jax.tree_util.register_dataclass(Side, data_fields=["anchors", "taps"], meta_fields=[])
-
-
-@dataclass(frozen=True)
-class Term:
-    """A loss with its weight and schedule, bound to its options and taps."""
-
-    name: str
-    function: Callable[..., Float[Array, ""]]
-    weight: float
-    schedule: str
-    warmup: float
-    options: Mapping[str, Any]
-    student_tap: str
-    teacher_tap: str
-    regress: bool
-    detach: bool
-    own: Callable[[Key[Array, ""], int], Any] | None = None
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The names in `INPUTS` that the function asks for."""
-        return frozenset(inspect.signature(self.function).parameters) & INPUTS
-
-    def factor(self, progress: Float[Array, ""]) -> Float[Array, ""]:
-        """The weight at `progress`, the share of the run that is over, in [0, 1)."""
-        shape = {
-            "constant": jnp.ones_like(progress),
-            "linear": 1.0 - progress,
-            "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
-        }[self.schedule]
-        rise = jnp.minimum(1.0, progress / self.warmup) if self.warmup else 1.0
-        return self.weight * shape * rise
-
-
-def make_term(name: str, settings: Mapping[str, Any] | ConfigDict) -> Term:
-    """Binds a line of `jkd.methods` to a config's settings of it."""
-    method = methods.METHODS[name]
-    chosen = {key: settings[key] for key in method.options if key != "detach"}
-    return Term(
-        name=name,
-        function=_named(method.function),
-        weight=settings["weight"],
-        schedule=settings["schedule"],
-        warmup=settings["warmup"],
-        options=chosen,
-        student_tap=settings["student_tap"] if method.taps else "",
-        teacher_tap=settings["teacher_tap"] if method.taps else "",
-        regress=method.regress,
-        detach=bool(settings["detach"]) if "detach" in method.options else False,
-        own=_named(method.own) if method.own else None,
-    )
-
-
-def _named(path: str) -> Callable[..., Any]:
-    module, _, function = path.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
 
 
 @dataclass(frozen=True)
@@ -161,12 +48,12 @@ class Objective:
     def student_taps(self) -> tuple[str, ...]:
         masks = {"mask"} if "mask" in self.needs else set()
         several = self._several("student", self.student_described)
-        return tuple(sorted(masks | several | {term.student_tap for term in self.terms if term.student_tap}))
+        return tuple(sorted(masks | several | {tap for term in self.terms for tap in term.student_taps}))
 
     @property
     def teacher_taps(self) -> tuple[str, ...]:
         several = self._several("teacher", self.teacher_described)
-        return tuple(sorted(several | {term.teacher_tap for term in self.terms if term.teacher_tap}))
+        return tuple(sorted(several | {tap for term in self.terms for tap in term.teacher_taps}))
 
     def _several(self, side: str, described: Mapping[str, Any]) -> set[str]:
         return {tap for what in SEVERAL if f"{side}_{what}" in self.needs for tap in described[what]}
@@ -198,8 +85,9 @@ class Objective:
                 params[term.name] = projection.init_projection(random.subkey(key, 100 + index), wide, out)
             if term.own:
                 assert teacher is not None
-                channels = teacher.taps[term.teacher_tap].shape[-1]
-                params[f"{term.name}_context"] = term.own(random.subkey(key, 10_000 + index), channels)
+                sides = ((student, term.student_taps), (teacher, term.teacher_taps))
+                shapes = [tuple(tuple(side.taps[tap].shape) for tap in taps) for side, taps in sides]
+                params[f"{term.name}_context"] = term.own(random.subkey(key, 10_000 + index), *shapes)
         if self.projects:
             assert teacher is not None
             feature, own = teacher.anchors.feature.shape[-1], student.anchors.feature.shape[-1]
@@ -290,6 +178,8 @@ class Objective:
             tap = student.taps[term.student_tap]
             own = params.get(term.name)
             return tap if own is None else tap @ own["kernel"] + own["bias"].reshape((1,) * (tap.ndim - 1) + (-1,))
+        if name == "student_features":
+            return tuple(student.taps[tap] for tap in term.student_taps)
         if name == "student_projection":
             feature = student.anchors.feature
             return self.project_student(params, jax.lax.stop_gradient(feature) if term.detach else feature)
@@ -298,6 +188,8 @@ class Objective:
             return teacher.anchors.logits
         if name == "teacher_feature":
             return teacher.taps[term.teacher_tap]
+        if name == "teacher_features":
+            return tuple(teacher.taps[tap] for tap in term.teacher_taps)
         return self.project_teacher(params, teacher.anchors.feature, given)
 
 
@@ -322,9 +214,7 @@ def make_objective(
       described: `Task.described` of the student's and the teacher's; where there is something, anchors may be padding.
     """
     named = [(name, settings) for name, settings in sorted(student.objective.items()) if settings.weight]
-    terms = [
-        term for name, settings in named for term in _over_layers(make_term(name, settings), settings, depths, where)
-    ]
+    terms = [term for name, settings in named for term in terms_of(name, settings, depths, where)]
     return Objective(
         terms=tuple(terms),
         projection=student.projection,
@@ -334,38 +224,6 @@ def make_objective(
         student_described=described[0],
         teacher_described=described[1],
     )
-
-
-def _over_layers(term: Term, settings: ConfigDict, depths: tuple[int, int], where: str) -> list[Term]:
-    """The term once for each pair of layers; just the term where its taps name none."""
-    taps = (term.student_tap, term.teacher_tap)
-    if not any(ANY in tap for tap in taps):
-        return [term]
-    key = f"{where}.objective.{term.name}.layers"
-    pairs = _pairs(settings["layers"], depths, key)
-    return [
-        replace(
-            term,
-            name=f"{term.name}_{own}_{theirs}",
-            weight=term.weight / len(pairs),
-            student_tap=term.student_tap.replace(ANY, str(own)),
-            teacher_tap=term.teacher_tap.replace(ANY, str(theirs)),
-        )
-        for own, theirs in pairs
-    ]
-
-
-def _pairs(layers: str, depths: tuple[int, int], where: str) -> tuple[tuple[int, int], ...]:
-    """Which of the student's layers goes with which of the teacher's."""
-    if re.fullmatch(r"\d+-\d+(,\d+-\d+)*", layers):
-        given = [tuple(int(number) for number in pair.split("-")) for pair in layers.split(",")]
-        return layer_map("given", *depths, given, where=where)
-    if layers == "final":
-        return layer_map("given", *depths, [(depths[0] - 1, depths[1] - 1)], where=where)
-    if layers not in methods.LAYERS:
-        known = ", ".join(methods.LAYERS)
-        raise UserError(f"{where}: expected {known}, or pairs of layers as in '0-1,1-3', got '{layers}'.")
-    return layer_map(layers, *depths, where=where)
 
 
 def supervised(term: str = "cross_entropy", described: Mapping[str, Any] | None = None) -> Objective:

@@ -9,9 +9,11 @@ import pytest
 
 from jkd import config as configs
 from jkd import methods, objective
-from jkd.losses import logits, relations
-from jkd.objective import INPUTS, Objective, Side, make_objective
+from jkd.errors import UserError
+from jkd.losses import logits, relations, stages
+from jkd.objective import Objective, Side, make_objective
 from jkd.tasks import Anchors
+from jkd.terms import INPUTS
 
 B, C = 6, 4
 EVERY = sorted(name for name, method in methods.METHODS.items() if not (method.tokens or method.objects))
@@ -31,7 +33,8 @@ def _sides(seed: int = 0) -> tuple[Side, Side]:
         draw = lambda *shape: jnp.asarray(rng.normal(size=shape).astype(np.float32))  # noqa: E731
         feature = draw(B, width)
         anchors = Anchors(jnp.arange(B, dtype=jnp.int32), jnp.ones(B), feature, draw(B, C))
-        return Side(anchors, {"embedding": feature, "map": draw(B, 4, 4, width)})
+        taps = {"embedding": feature, "map": draw(B, 4, 4, width)}
+        return Side(anchors, taps | {"alike": draw(B, 4, 4, 3), "coarse": draw(B, 2, 2, 3)})
 
     return side(5), side(7)
 
@@ -75,7 +78,8 @@ def test_a_weight_of_zero_is_no_term():
 @pytest.mark.parametrize("name", EVERY)
 def test_every_listed_method_can_be_a_term(name: str):
     method = methods.METHODS[name]
-    taps = {"student_tap": "map", "teacher_tap": "map"} if method.maps else {}
+    tap = "alike,coarse" if "," in method.tap else "map"
+    taps = {"student_tap": tap, "teacher_tap": tap} if method.maps else {}
     goal = _objective({name: {"weight": 1.0} | taps})
     total, values = _value(goal)
     assert np.isfinite(total) and total == pytest.approx(values[name])
@@ -102,6 +106,35 @@ def test_a_regressed_tap_gets_its_own_map_to_the_teachers_width():
     goal = _objective({"fitnet": {"student_tap": "map", "teacher_tap": "map"}})
     params = goal.init(jax.random.key(0), *_sides())
     assert params["fitnet"]["kernel"].shape == (5, 7)
+
+
+def test_a_term_of_several_taps_gets_them_in_the_order_that_they_are_named_in():
+    goal = _objective({"fsp": {"student_tap": "coarse, alike", "teacher_tap": "coarse,alike"}})
+    student, teacher = _sides()
+    taps = [[side.taps[name] for name in ("coarse", "alike")] for side in (student, teacher)]
+    assert _value(goal)[0] == pytest.approx(float(stages.fsp(*taps)), rel=1e-5)
+
+
+def test_a_term_of_one_tap_stands_for_one_a_pair_of_listed_taps_with_equal_shares():
+    goal = _objective({"fitnet": {"weight": 3.0, "student_tap": "map,embedding", "teacher_tap": "map,embedding"}})
+    assert [(term.name, term.weight, term.student_tap) for term in goal.terms] == [
+        ("fitnet_0", 1.5, "map"),
+        ("fitnet_1", 1.5, "embedding"),
+    ]
+    total, values = _value(goal)
+    assert total == pytest.approx(1.5 * sum(values.values()), rel=1e-5)
+    with pytest.raises(UserError, match=r"fitnet: expected as many taps of the student as of the teacher, got 2 .* 1"):
+        _objective({"fitnet": {"student_tap": "map,embedding", "teacher_tap": "map"}})
+
+
+def test_a_terms_own_parameters_are_made_from_the_shapes_of_its_taps():
+    goal = _objective({"vid": {"student_tap": "map", "teacher_tap": "map"}, "crd": 1.0})
+    params = goal.init(jax.random.key(0), *_sides())
+    assert params["vid_context"]["layer0"]["kernel"].shape == (5, 7)
+    assert {side: it["kernel"].shape for side, it in params["crd_context"].items()} == {
+        "student": (5, 128),
+        "teacher": (7, 128),
+    }
 
 
 def test_parameters_do_not_depend_on_a_term_that_owns_none():

@@ -279,6 +279,11 @@ def test_a_place_is_refused_before_anything_is_loaded(tiny: Any, tmp_path: Path,
             {"students__kd__objective": {"sp": {"teacher_tap": "stage9"}}},
             "teacher_tap: the network has no tap 'stage9'",
         ),
+        (
+            {"students__kd__objective": {"review": {"student_tap": "hidden0", "teacher_tap": "hidden0"}}},
+            "review: .*maps",
+        ),
+        ({"students__kd__objective": {"fsp": {"student_tap": "hidden0", "teacher_tap": "hidden0"}}}, "at least 2"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(

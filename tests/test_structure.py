@@ -17,6 +17,7 @@ ORDER = (
     ("networks",),
     ("train",),
     ("objective", "compress"),
+    ("terms",),
     ("tasks",),
     ("graph", "pretrained"),
     ("evaluate", "losses", "models", "data"),

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
+from jkd.losses.features import Shapes, linear
 from jkd.losses.yolo_heads import Heads
 
 Map = Float[Array, "b h w c"]
@@ -122,8 +123,9 @@ def fgd_global(student_feature: Map, teacher_feature: TeacherMap, context: Mappi
     return jnp.sum(error**2) / student.shape[0]
 
 
-def init_fgd(key: Key[Array, ""], channels: int) -> dict[str, Any]:
+def init_fgd(key: Key[Array, ""], student: Shapes, teacher: Shapes) -> dict[str, Any]:
     """Parameters of the student's and the teacher's GcBlock; at the start both add nothing."""
+    channels = teacher[0][-1]  # the student's map is mapped to as many
     return {
         "student": init_context(jax.random.fold_in(key, 0), channels),
         "teacher": init_context(jax.random.fold_in(key, 1), channels),
@@ -146,12 +148,12 @@ def init_context(key: Key[Array, ""], channels: int) -> dict[str, Any]:
 def add_context(params: Mapping[str, Any], feature: Map) -> Map:
     """F + W_2 relu(LN(W_1 sum_j softmax_j(w_k F_j) F_j)), the sum over all cells j (Cao et al. 2019, GCNet)."""
     cells = feature.reshape(feature.shape[0], -1, feature.shape[-1])
-    share = jax.nn.softmax(_dense(params["mask"], cells), axis=1)
-    pooled = _dense(params["squeeze"], jnp.einsum("bnk,bnc->bc", share, cells, precision="highest"))
+    share = jax.nn.softmax(linear(params["mask"], cells), axis=1)
+    pooled = linear(params["squeeze"], jnp.einsum("bnk,bnc->bc", share, cells, precision="highest"))
     centred = pooled - jnp.mean(pooled, axis=-1, keepdims=True)
     normed = centred * lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + EPSILON)
     normed = normed * _row(params["norm"]["scale"]) + _row(params["norm"]["bias"])
-    return feature + _dense(params["expand"], jax.nn.relu(normed))[:, None, None]
+    return feature + linear(params["expand"], jax.nn.relu(normed))[:, None, None]
 
 
 def box_weights(
@@ -183,11 +185,6 @@ def _attention(feature: Map, temperature: float) -> tuple[Float[Array, "b h w"],
     spatial = jnp.mean(size, axis=-1).reshape(batch, -1) / temperature
     spatial = height * width * jax.nn.softmax(spatial).reshape(batch, height, width)
     return spatial, channels * jax.nn.softmax(jnp.mean(size, axis=(1, 2)) / temperature)
-
-
-def _dense(params: Mapping[str, Any], x: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
-    bias = params["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
-    return jnp.matmul(x, params["kernel"], precision="highest") + bias
 
 
 def _row(vector: Float[Array, " c"]) -> Float[Array, "1 c"]:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jkd.losses.features import pool_alike
+from jkd.losses.features import check_channels, pool_alike
 from jkd.losses.norms import inner, standard, unit
 
 PKD_EPSILON = 1e-6  # as in the authors' code
@@ -23,11 +23,24 @@ def attention_transfer(
     References: Zagoruyko, Komodakis 2017, arXiv 1612.03928.
     """
     student, teacher = _alike("attention_transfer", student_feature, teacher_feature)
+    return jnp.mean((_attention(student, power) - _attention(teacher, power)) ** 2)
 
-    def attention(feature: Float[Array, "b *p c"]) -> Float[Array, "b n"]:
-        return unit(jnp.mean(jnp.abs(feature) ** power, axis=-1).reshape(feature.shape[0], -1))
 
-    return jnp.mean((attention(student) - attention(teacher)) ** 2)
+def factor_transfer(
+    student_feature: Float[Array, "b *s c"], teacher_feature: Float[Array, "b *t d"], *, power: int = 2
+) -> Float[Array, ""]:
+    """Mean absolute error of where two maps attend, as in `attention_transfer`: factor transfer without its networks.
+
+    The paper first trains a paraphraser on the teacher's maps, whose output it compares; code bases that share this
+    loss compare what their own such networks give. Here there are none.
+
+    Raises:
+      ValueError: a tap has no positions, or they cannot be made alike.
+
+    References: Kim et al. 2018, arXiv 1802.04977.
+    """
+    student, teacher = _alike("factor_transfer", student_feature, teacher_feature)
+    return jnp.mean(jnp.abs(_attention(student, power) - _attention(teacher, power)))
 
 
 def nst(student_feature: Float[Array, "b *s c"], teacher_feature: Float[Array, "b *t d"]) -> Float[Array, ""]:
@@ -64,7 +77,7 @@ def cwd(
     References: Shu et al. 2021, arXiv 2011.13256.
     """
     student, teacher = _alike("cwd", student_feature, teacher_feature)
-    _check_channels("cwd", student, teacher)
+    check_channels("cwd", student, teacher)
     student, teacher = (jax.nn.log_softmax(_channels(each) / temperature) for each in (student, teacher))
     return temperature**2 * jnp.mean(jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1))
 
@@ -82,7 +95,7 @@ def ickd(student_feature: Float[Array, "b *s c"], teacher_feature: Float[Array, 
     """
     _check_positions("ickd", student_feature, teacher_feature)
     student, teacher = _float32(student_feature, teacher_feature)
-    _check_channels("ickd", student, teacher)
+    check_channels("ickd", student, teacher)
     tables = [unit(inner(_channels(each), _channels(each))) for each in (student, teacher)]
     return jnp.sum((tables[0] - tables[1]) ** 2) / student.shape[0]
 
@@ -98,9 +111,14 @@ def pkd(student_feature: Float[Array, "b *s c"], teacher_feature: Float[Array, "
     References: Cao et al. 2022, arXiv 2207.02039.
     """
     student, teacher = pool_alike("pkd", *_float32(student_feature, teacher_feature))
-    _check_channels("pkd", student, teacher)
+    check_channels("pkd", student, teacher)
     rows = [standard(jnp.moveaxis(each, -1, 0).reshape(each.shape[-1], -1), PKD_EPSILON) for each in (student, teacher)]
     return jnp.mean((rows[0] - rows[1]) ** 2) / 2
+
+
+def _attention(feature: Float[Array, "b *p c"], power: int) -> Float[Array, "b n"]:
+    """How large the map is at each position, a unit-norm row."""
+    return unit(jnp.mean(jnp.abs(feature) ** power, axis=-1).reshape(feature.shape[0], -1))
 
 
 def _channels(feature: Float[Array, "b *p c"]) -> Float[Array, "b c n"]:
@@ -130,12 +148,4 @@ def _check_positions(name: str, student: Array, teacher: Array) -> None:
         raise ValueError(
             f"{name}: expected taps with positions, [H, W, C] or [L, C], got {student.shape[1:]} (student) and"
             f" {teacher.shape[1:]} (teacher). Choose taps before they are pooled."
-        )
-
-
-def _check_channels(name: str, student: Array, teacher: Array) -> None:
-    if student.shape[-1] != teacher.shape[-1]:
-        raise ValueError(
-            f"{name}: expected taps of the same width, got {student.shape[-1]} channels (student) and"
-            f" {teacher.shape[-1]} (teacher). Choose another tap, or map the student's to the teacher's width."
         )

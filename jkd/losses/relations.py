@@ -121,6 +121,21 @@ def cckd(
     return jnp.mean((kernel(student_feature) - jax.lax.stop_gradient(kernel(teacher_feature))) ** 2)
 
 
+def batch_order_cc(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *s"]) -> Float[Array, ""]:
+    """The "CC" of shared code bases: mean over successive samples of sum_d |s - t|_d of one times that of the next.
+
+    Not the loss of the paper, which is `cckd`, and unlike it, it depends on the order of the batch; published tables
+    call it CC.
+
+    Args:
+      student_feature: mapped to the teacher's width.
+      teacher_feature: the teacher's tap.
+    """
+    student, teacher = flat_rows(student_feature), jax.lax.stop_gradient(flat_rows(teacher_feature))
+    apart = jnp.abs(student - teacher)
+    return jnp.mean(jnp.sum(apart[:-1] * apart[1:], axis=-1))
+
+
 def gkd(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *t"]) -> Float[Array, ""]:
     """Graph knowledge distillation: sum of squared differences between the graphs that two taps span over a batch.
 

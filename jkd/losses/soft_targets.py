@@ -5,10 +5,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jkd.losses.logits import kd, kl_divergence
-from jkd.losses.norms import standard, unit
+from jkd.losses.norms import inner, standard, unit
 
 MASKED = -1e9  # finite, so that a class left out has probability 0 and no NaN
 STANDARD_EPSILON = 1e-7  # added to a row's standard deviation, as in the authors' code
+TEMPERATURES = (0.5, 0.75, 1.0, 1.25, 1.5)  # of multi-level logits, as factors
 RATIO_FLOOR = 1e-7  # added to the teacher's cross-entropy, as in the authors' code
 
 
@@ -29,7 +30,7 @@ def dkd(
 
     References: Zhao et al. 2022, arXiv 2203.08679.
     """
-    target = _target(teacher_logits, label_target, labelled)
+    target = class_of(teacher_logits, label_target, labelled)
     student, teacher = (each.astype(jnp.float32) / temperature for each in (student_logits, teacher_logits))
     teacher = jax.lax.stop_gradient(teacher)
     of_target = kl_divergence(jnp.exp(_target_or_not(teacher, target)), _target_or_not(student, target))
@@ -88,7 +89,7 @@ def wsld(
 
     References: Zhou et al. 2021, arXiv 2102.00650.
     """
-    target = _target(teacher_logits, label_target, labelled)
+    target = class_of(teacher_logits, label_target, labelled)
     student, teacher = student_logits.astype(jnp.float32), jax.lax.stop_gradient(teacher_logits.astype(jnp.float32))
 
     def with_label(logits: Float[Array, "b c"]) -> Float[Array, " b"]:
@@ -99,7 +100,88 @@ def wsld(
     return temperature**2 * jnp.mean((1 - jnp.exp(-ratio)) * -jnp.sum(soft, axis=-1))
 
 
-def _target(
+def nkd(
+    student_logits: Float[Array, "b c"],
+    teacher_logits: Float[Array, "b c"],
+    label_target: Float[Array, "b c"],
+    labelled: Float[Array, " b"],
+    *,
+    gamma: float,
+    temperature: float,
+) -> Float[Array, ""]:
+    """Normalised KD: -t_y log s_y - gamma T^2 sum over the others of N(t) log N(s), averaged over the batch.
+
+    y is the label, or the teacher's likeliest class of a sample without one; t_y and s_y are probabilities at T = 1; N
+    is the softmax at T over the other classes alone. The paper's loss is this and the cross-entropy.
+
+    References: Yang et al. 2023, arXiv 2303.13005.
+    """
+    target = class_of(teacher_logits, label_target, labelled)
+    student, teacher = student_logits.astype(jnp.float32), jax.lax.stop_gradient(teacher_logits.astype(jnp.float32))
+
+    def among_others(logits: Float[Array, "b c"]) -> Float[Array, "b c"]:
+        return jax.nn.log_softmax(jnp.where(target, MASKED, logits / temperature))
+
+    own = jnp.where(target, jax.nn.softmax(teacher) * jax.nn.log_softmax(student), 0.0)
+    others = jnp.where(target, 0.0, jnp.exp(among_others(teacher)) * among_others(student))
+    return -jnp.mean(jnp.sum(own + gamma * temperature**2 * others, axis=-1))
+
+
+def transformed_teacher(
+    student_logits: Float[Array, "b c"], teacher_logits: Float[Array, "b c"], *, temperature: float, weighted: bool
+) -> Float[Array, ""]:
+    """Transformed teacher matching: KL(softmax(teacher / T) || softmax(student)), with no temperature on the student.
+
+    With `weighted`, each sample weighs sum_i p_i^(1/T), p the teacher's probabilities: more where it is unsure.
+
+    References: Zheng, Yang 2024, arXiv 2402.11148.
+    """
+    student, teacher = student_logits.astype(jnp.float32), jax.lax.stop_gradient(teacher_logits.astype(jnp.float32))
+    divergence = kl_divergence(jax.nn.softmax(teacher / temperature), jax.nn.log_softmax(student))
+    if weighted:
+        divergence *= jnp.sum(jnp.exp(jax.nn.log_softmax(teacher) / temperature), axis=-1)
+    return jnp.mean(divergence)
+
+
+def multi_level(
+    student_logits: Float[Array, "b c"],
+    teacher_logits: Float[Array, "b c"],
+    *,
+    temperature: float,
+    instance_weight: float,
+    batch_weight: float,
+    class_weight: float,
+) -> Float[Array, ""]:
+    """Multi-level logits: KD of each sample, and the tables P P' of samples and P' P of classes, squared errors.
+
+    Averaged over the temperatures T/2, 3T/4, T, 5T/4 and 3T/2; the table of samples is summed and divided by B, that of
+    classes by C. The authors leave out samples and classes of which the teacher is unsure; here all count.
+
+    References: Jin et al. 2023, CVPR.
+    """
+    batch, classes = student_logits.shape
+    total = jnp.zeros((), jnp.float32)
+    for factor in TEMPERATURES:
+        at = factor * temperature
+        student, teacher = (jax.nn.softmax(each.astype(jnp.float32) / at) for each in (student_logits, teacher_logits))
+        teacher = jax.lax.stop_gradient(teacher)
+        of_samples = jnp.sum((inner(student, student) - inner(teacher, teacher)) ** 2) / batch
+        of_classes = jnp.sum((inner(student.T, student.T) - inner(teacher.T, teacher.T)) ** 2) / classes
+        total += instance_weight * kd(student_logits, teacher_logits, temperature=at)
+        total += batch_weight * of_samples + class_weight * of_classes
+    return total / len(TEMPERATURES)
+
+
+def logit_mse(student_logits: Float[Array, "b c"], teacher_logits: Float[Array, "b c"]) -> Float[Array, ""]:
+    """Mean squared error of the logits.
+
+    References: Ba, Caruana 2014, arXiv 1312.6184.
+    """
+    teacher = jax.lax.stop_gradient(teacher_logits.astype(jnp.float32))
+    return jnp.mean((student_logits.astype(jnp.float32) - teacher) ** 2)
+
+
+def class_of(
     teacher_logits: Float[Array, "b c"], label_target: Float[Array, "b c"], labelled: Float[Array, " b"]
 ) -> Bool[Array, "b c"]:
     """One-hot: the label where it is known, else the teacher's likeliest class."""

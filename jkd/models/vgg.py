@@ -28,7 +28,8 @@ class CifarVgg(nn.Module):
     2x2 max pooling follows stages 0, 1 and 2, and stage 3 too where the image is 64 pixels high. Convolutions
     start He-normal (fan out), the dense layer LeCun-normal, biases at zero. Images have sides of at least 8
     pixels.
-    Taps: `stage0` ... `stage4` `[B, h, w, c]` after the ReLU, before the pooling; `embedding` float32
+    Taps: `stage0` ... `stage4` `[B, h, w, c]` after the ReLU, before the pooling; `preact0` ... `preact4`, the same
+    before the ReLU; `embedding` float32
     `[B, c]`, the global average.
     """
 
@@ -48,7 +49,8 @@ class CifarVgg(nn.Module):
         _check_size(images, 2 ** len(pooled))
         x, taps = images.astype(self.dtype), {}
         for stage in range(5):
-            x = taps[f"stage{stage}"] = _stage(self, x, stage, train, with_norm=True)
+            taps[f"preact{stage}"], x = _stage(self, x, stage, train, with_norm=True)
+            taps[f"stage{stage}"] = x
             x = max_pool_2x2(x) if stage in pooled else x
         embedding = taps["embedding"] = x.astype(jnp.float32).mean(axis=(1, 2))
         x = dropout(embedding, self.dropout if train else 0.0, keys, 0)
@@ -59,7 +61,7 @@ class TorchvisionVgg(nn.Module):
     """VGG as ImageNet weights have it: five poolings, 7x7 average pooling, three dense layers.
 
     Convolutions start He-normal (fan out), dense layers LeCun-normal, biases at zero. Images have sides of at
-    least 32 pixels. Taps: `stage0` ... `stage4` as in `CifarVgg`; `hidden0` and `hidden1` `[B, hidden]`, the
+    least 32 pixels. Taps: `stage0` ... and `preact0` ... as in `CifarVgg`; `hidden0` and `hidden1` `[B, hidden]`, the
     dense layers after their ReLU and before dropout; `embedding`, the second of them in float32.
     """
 
@@ -80,7 +82,8 @@ class TorchvisionVgg(nn.Module):
         _check_size(images, 32)
         x, taps = images.astype(self.dtype), {}
         for stage in range(5):
-            x = taps[f"stage{stage}"] = _stage(self, x, stage, train, with_norm=self.batch_norm)
+            taps[f"preact{stage}"], x = _stage(self, x, stage, train, with_norm=self.batch_norm)
+            taps[f"stage{stage}"] = x
             x = max_pool_2x2(x)
         x = adaptive_average_pool(x, 7)
         x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # channels first, the order of the published weights
@@ -94,13 +97,14 @@ class TorchvisionVgg(nn.Module):
 
 def _stage(
     model: CifarVgg | TorchvisionVgg, x: Float[Array, "b h w i"], stage: int, train: bool, with_norm: bool
-) -> Float[Array, "b h w o"]:
+) -> tuple[Float[Array, "b h w o"], Float[Array, "b h w o"]]:
+    """What the last ReLU of a stage is given, and what it makes of it."""
     for layer in range(model.stages[stage]):
         x = Conv3x3(model.channels[stage], dtype=model.dtype, name=f"block{stage}_conv{layer}")(x)
         if with_norm:
             x = batch_norm(x, f"block{stage}_norm{layer}", train, model.axis)
-        x = nn.relu(x)
-    return x
+        before, x = x, nn.relu(x)
+    return before, x
 
 
 def _check_size(images: Float[Array, "b h w c"], least: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jkd import places, random, sharding
@@ -13,9 +14,12 @@ from jkd.data.inputs import shape_of
 from jkd.errors import UserError, did_you_mean
 from jkd.graph import taxonomy, views
 from jkd.methods import METHODS
-from jkd.objective import Term
+from jkd.terms import Term
 
 Taps = dict[str, jax.ShapeDtypeStruct]
+TRACED = 2  # samples that networks and terms are traced on
+# What only a detector's terms ask for, beside taps whose grid is theirs.
+OF_OBJECTS = frozenset(["boxes", "student_heads", "teacher_heads", "anchor_mask"])
 
 
 def check(session: Session) -> None:
@@ -69,7 +73,8 @@ def check(session: Session) -> None:
         _check_objects(session, student, f"students.{name}.objective")
         for term in session.objective_of(student, len(config.graph.views), f"students.{name}").terms:
             if term.student_tap:
-                _check_term(term, own, theirs, f"students.{name}.objective.{term.name}")
+                where = f"students.{name}.objective.{term.name}"
+                _check_term(term, own, theirs, len(session.dataset.classes), where)
 
 
 def _check_network(session: Session, network: ConfigDict, where: str, traced: dict[Apply, Taps]) -> Taps:
@@ -115,12 +120,14 @@ def _unlike(ours: Sequence[Any], theirs: Sequence[Any]) -> str:
     return f"{one} and {other}"
 
 
-def _check_term(term: Term, own: Taps, theirs: Taps, where: str) -> None:
-    for key, tap, taps in (("student_tap", term.student_tap, own), ("teacher_tap", term.teacher_tap, theirs)):
-        if tap not in taps:
-            raise UserError(f"{where}.{key}: the network has no tap '{tap}'.{did_you_mean(tap, taps)}")
-    if term.needs - {"mask"} != {"student_feature", "teacher_feature"}:
-        maps = [taps[tap].shape[1:-1] for taps, tap in ((own, term.student_tap), (theirs, term.teacher_tap))]
+def _check_term(term: Term, own: Taps, theirs: Taps, classes: int, where: str) -> None:
+    for key, names, taps in (("student_tap", term.student_taps, own), ("teacher_tap", term.teacher_taps, theirs)):
+        for tap in names:
+            if tap not in taps:
+                raise UserError(f"{where}.{key}: the network has no tap '{tap}'.{did_you_mean(tap, taps)}")
+    student, teacher = [own[tap] for tap in term.student_taps], [theirs[tap] for tap in term.teacher_taps]
+    if term.needs & OF_OBJECTS:
+        maps = [each[0].shape[1:-1] for each in (student, teacher)]
         if {"student_feature", "teacher_feature"} <= term.needs and maps[0] != maps[1]:
             raise UserError(
                 f"{where}: expected maps of one size, got {maps[0]} from '{term.student_tap}' and {maps[1]} from the "
@@ -129,19 +136,23 @@ def _check_term(term: Term, own: Taps, theirs: Taps, where: str) -> None:
         return
     if "mask" in term.needs and "mask" not in own:
         raise UserError(f"{where}: it compares tokens, but the student's taps have no mask of them.")
-    student, teacher = own[term.student_tap], theirs[term.teacher_tap]
+    shapes = [tuple(tuple(tap.shape) for tap in taps) for taps in (student, teacher)]
     if term.regress:
-        student = jax.ShapeDtypeStruct((*student.shape[:-1], teacher.shape[-1]), student.dtype)
-    features = {"student_feature": student, "teacher_feature": teacher}
-    if "mask" in term.needs:
-        features["mask"] = own["mask"]
+        student[0] = jax.ShapeDtypeStruct((*student[0].shape[:-1], teacher[0].shape[-1]), student[0].dtype)
+    rows, samples = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((TRACED, classes), (TRACED,)))
+    given: dict[str, Any] = {"student_feature": student[0], "teacher_feature": teacher[0]}
+    given |= {"student_features": tuple(student), "teacher_features": tuple(teacher), "mask": own.get("mask")}
+    given |= {"student_logits": rows, "teacher_logits": rows, "label_target": rows, "labelled": samples}
     try:
-        jax.eval_shape(lambda features: term.function(**features, **term.options), features)
+        if make := term.own:
+            given["context"] = jax.eval_shape(lambda: make(random.key("init", 0), *shapes))
+        asked = {name: given[name] for name in term.needs}
+        jax.eval_shape(lambda asked: term.function(**asked, **term.options), asked)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
 
 
 def _taps(session: Session, network: ConfigDict, apply: Apply, variables: Any) -> Taps:
-    fed = shape_of(session.inputs_of(network).example(2))
+    fed = shape_of(session.inputs_of(network).example(TRACED))
     taps: Taps = jax.eval_shape(apply, variables, fed)[1]
     return taps

@@ -35,7 +35,18 @@ def of_method(name: str) -> Loss:
 
     def tap(rows: jax.Array) -> jax.Array:
         # a map of two channels, with the row's numbers as positions
-        return jnp.stack([rows, jnp.roll(rows, 1, axis=1)], axis=-1) if method.maps else rows
+        return jnp.stack([rows, jnp.roll(rows, 1, axis=1)], axis=-1)[:, :, None] if method.maps else rows
+
+    def context(student: jax.Array, teacher: jax.Array) -> Any:
+        if not method.own:
+            return None
+        module, _, attribute = method.own.partition(":")
+        taps = [tuple(each.shape for each in several(rows)) for rows in (student, teacher)]
+        return getattr(importlib.import_module(module), attribute)(jax.random.key(0), *taps)
+
+    def several(rows: jax.Array) -> tuple[jax.Array, ...]:
+        # two taps; square maps where the method wants maps with a height and a width
+        return (tap(rows), 2 * tap(jnp.roll(rows, 2, axis=1)))
 
     def loss(student: jax.Array, teacher: jax.Array, beliefs: jax.Array) -> jax.Array:
         given: dict[str, Any] = {
@@ -43,6 +54,9 @@ def of_method(name: str) -> Loss:
             "teacher_logits": teacher,
             "student_feature": tap(student),
             "teacher_feature": tap(teacher),
+            "student_features": several(student),
+            "teacher_features": several(teacher),
+            "context": context(student, teacher),
             "student_projection": unit(student),
             "teacher_projection": unit(teacher),
             "joined": beliefs,

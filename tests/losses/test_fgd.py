@@ -26,8 +26,9 @@ BOXES = np.asarray(
 )
 BOX_MASK = np.asarray([[1, 1, 0], [1, 1, 1], [0, 0, 0]], np.float32)
 WEIGHTS = dict(foreground=0.7, background=0.4, attention=0.3, temperature=0.5)
+SHAPES = ((STUDENT.shape,), (TEACHER.shape,))
 CONTEXT = jax.tree.map(
-    lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), jnp.float32), losses.init_fgd(jax.random.key(0), C)
+    lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), jnp.float32), losses.init_fgd(jax.random.key(0), *SHAPES)
 )
 
 
@@ -120,7 +121,7 @@ def test_order_changes_nothing_and_the_teacher_gets_no_gradient(seed: int, scale
 
 
 def test_equal_maps_lose_nothing_and_blocks_add_nothing_at_the_start():
-    fresh = losses.init_fgd(jax.random.key(1), C)
+    fresh = losses.init_fgd(jax.random.key(1), *SHAPES)
     given = [jnp.asarray(each) for each in (TEACHER, TEACHER, BOXES, BOX_MASK)]
     np.testing.assert_allclose(JITTED(*given, fresh)[0], 0, atol=1e-4)
     # without the masks' absolute error, whose gradient has no one value where it is 0

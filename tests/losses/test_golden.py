@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jkd.losses import contrastive, features, logits, maps, relations, soft_targets
+from jkd.losses import activations, contrastive, features, logits, maps, relations, soft_targets, stages
 
 from .conftest import unit
 
@@ -31,6 +31,8 @@ CASES: dict[str, Callable[..., jax.Array]] = {
     "cwd": maps.cwd,
     "ickd": maps.ickd,
     "pkd_pearson": maps.pkd,
+    "cc_batch_order": relations.batch_order_cc,
+    "factor_transfer": lambda s, t, p1, p2: maps.factor_transfer(s, t, power=int(p1)),
     "infonce": lambda s, t, temperature: contrastive.info_nce(unit(s), unit(t), temperature=temperature),
 }
 
@@ -47,6 +49,39 @@ def test_losses_that_read_the_label_equal_the_golden_ones(
     labels = np.load(shared / "golden" / "losses" / f"{name}.npz", allow_pickle=False)["labels"]
     target, known = jax.nn.one_hot(labels, 10), jnp.ones(len(labels))
     equals_golden(name, lambda s, t, **options: getattr(soft_targets, name)(s, t, target, known, **options))
+
+
+SEVERAL: dict[str, Callable[..., jax.Array]] = {
+    "fsp": stages.fsp,
+    "reviewkd_hcl": lambda s, t: sum(stages.hierarchical_context(*pair) for pair in zip(s, t, strict=True)),
+    # of the shared code base: each tap weighs half of the next, and all of it is 3 / 1000
+    "ab": lambda s, t: (
+        0.003
+        * sum(
+            weight * activations.activation_boundary(*pair, margin=1.0)
+            for weight, *pair in zip((0.5, 1.0), s, t, strict=True)
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_losses_over_several_taps_equal_the_golden_ones(name: str, shared: Path) -> None:
+    golden = np.load(shared / "golden" / "losses" / f"{name}.npz", allow_pickle=False)
+    student, teacher, gradient = (
+        [jnp.moveaxis(jnp.float32(golden[f"{key}_{tap}"]), 1, -1) for tap in range(2)]
+        for key in ("student", "teacher", "grad_student")
+    )
+    value, found = jax.jit(jax.value_and_grad(lambda s: SEVERAL[name](s, teacher)))(student)
+    np.testing.assert_allclose(value, golden["loss"], rtol=1e-5)
+    for one, other in zip(found, gradient, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
+
+
+def test_partial_l2_equals_the_golden_one(shared: Path, equals_golden: Callable[..., None]) -> None:
+    margin = np.load(shared / "golden" / "losses" / "ofd.npz", allow_pickle=False)["margin"]
+    margin = jnp.moveaxis(jnp.float32(margin), 1, -1)
+    equals_golden("ofd", lambda s, t: activations.partial_l2(s, t, margin))
 
 
 def test_attention_transfer_summed_over_two_taps_equals_the_golden_one(shared: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from jkd.losses.fgd import fgd
 from jkd.losses.yolo import yolo_loss
 from jkd.methods import METHODS
-from jkd.objective import INPUTS
+from jkd.terms import INPUTS
 
 WITHIN = {"jkd.losses.yolo": yolo_loss, "jkd.losses.fgd": fgd}  # what a term of the module is made of
 OBJECTIVE_OPTIONS = {"detach"}  # for the objective, not for the function
@@ -32,4 +32,5 @@ def test_a_listed_function_takes_exactly_its_listed_options_and_known_inputs(nam
 def test_tap_methods_are_those_that_take_features(name: str) -> None:
     module, _, function = METHODS[name].function.partition(":")
     parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
-    assert METHODS[name].taps == ("student_feature" in parameters)
+    assert METHODS[name].taps == bool({"student_feature", "student_features"} & set(parameters))
+    assert bool(METHODS[name].own) == ("context" in parameters)

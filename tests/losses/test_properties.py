@@ -42,6 +42,8 @@ def test_loss_is_not_negative_ignores_order_and_sends_the_teacher_no_gradient(
     assert loss >= -1e-5
     assert np.isfinite(gradient).all()
     assert (name == "projection") == bool(np.any(to_teacher))  # its teacher side is a projection, to be learned
+    if name == "batch_order_cc":  # as it says
+        return
     order = np.random.default_rng(seed).permutation(BATCH)
     again, (reordered, _) = _run(name, *(array[order] for array in arrays))
     np.testing.assert_allclose(again, loss, rtol=1e-4, atol=1e-6)
@@ -53,7 +55,8 @@ def test_loss_and_gradient_are_zero_when_student_and_teacher_are_equal(name: str
     student, _, beliefs = _inputs(0, 1.0)
     loss, (gradient, _) = _run(name, student, student, beliefs)
     np.testing.assert_allclose(loss, 0, atol=1e-6)
-    np.testing.assert_allclose(gradient, 0, atol=1e-5)
+    if name != "factor_transfer":  # of absolute differences: its gradient does not shrink with them
+        np.testing.assert_allclose(gradient, 0, atol=1e-5)
 
 
 @pytest.mark.parametrize("coincident", ["all", "two", "zeros"])

@@ -1,0 +1,97 @@
+"""Images: every published method that jkd has for them, beside the graph; VGG13 -> VGG8 on CIFAR-100 or CIFAR-10.
+
+    jkd distill --config=configs/ablations/image_methods.py --config.data.path=CIFAR100 --workdir=runs/methods
+    jkd distill --config=configs/ablations/image_methods.py:cifar10,small --config.data.path=CIFAR10 --workdir=runs/few
+
+The first name says which config it starts from, `configs/cifar100.py` or `configs/cifar10.py`; the next are its
+variants. All rows share the data, the teacher, the student and its schedule. Weights and taps are those that published
+code uses on CIFAR-100 where it has the method; a loss over several taps is summed there and shared out here, so its
+weight stands as many times as high. Where it has none, or jkd's form is another (`jkd methods` and the docstrings say
+how), the weight is a guess. Nothing here was tuned.
+
+One more name:
+  alone   without the KD term in the rows whose papers add none; otherwise all rows of features are beside 0.1
+          cross-entropy + 0.9 KD, so that what they add to it is seen
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jkd import config as base
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    start, *names = arg.split(",") if arg else ["cifar100"]
+    variants = ",".join(name for name in names if name != "alone")
+    config = base.load(f"{Path(__file__).parents[1] / start}.py{':' * bool(variants)}{variants}")
+    config.name = f"{start}_methods"
+    rows = students(alone="alone" in names)
+    if config.teacher.width != config.student.width:
+        del rows["fsp"]  # it compares tables whose size is the widths
+    with config.unlocked():
+        config.students = ConfigDict(rows, type_safe=False)
+    config.report.reference = "kd"
+    return config
+
+
+def students(alone: bool = False) -> dict[str, Any]:
+    labels = {"cross_entropy": 0.1}
+    kd = labels | {"kd": {"weight": 0.9, "temperature": 4.0}}
+    joined = labels | {"joined_beliefs": 0.9}
+    beside = {"cross_entropy": 1.0} if alone else kd
+
+    def at(weight: float, *taps: str, before: bool = False, **options: Any) -> dict[str, Any]:
+        names = ",".join(tap.replace("stage", "preact") if before else tap for tap in taps)
+        return {"weight": weight, "student_tap": names, "teacher_tap": names} | options
+
+    of_logits = {
+        "cross_entropy": {"cross_entropy": 1.0},
+        "kd": kd,
+        "dkd": {"cross_entropy": 1.0, "dkd": {"beta": 6.0, "warmup": 20 / 240}},
+        "dist": {"cross_entropy": 1.0, "dist": {"inter_weight": 2.0, "intra_weight": 2.0}},
+        "logit_standardization": labels | {"logit_standardization": {"weight": 9.0, "temperature": 2.0}},
+        "wsld": {"cross_entropy": 1.0, "wsld": 2.5},
+        "nkd": {"cross_entropy": 1.0, "nkd": 1.0},
+        "transformed_teacher": {"cross_entropy": 1.0, "transformed_teacher": {"weight": 1.0, "weighted": True}},
+        "multi_level": labels | {"multi_level": 1.0},
+        "logit_mse": labels | {"logit_mse": 0.1},
+        "label_smoothing": labels | {"label_smoothing": {"weight": 0.9, "smoothing": "auto"}},
+    }
+    of_features = {
+        "fitnet": at(100.0, "stage2"),
+        "attention_transfer": at(4000.0, *STAGES),
+        "sp": at(3000.0, "stage4"),
+        "batch_order_cc": 0.02,
+        "cckd": 1.0,
+        "vid": at(4.0, *STAGES),
+        "rkd": 1.0,
+        "pkt": 30_000.0,
+        "activation_boundary": at(0.012, *STAGES, before=True),
+        "overhaul": at(0.004, *STAGES, before=True),
+        "factor_transfer": at(200.0, "stage3"),
+        "fsp": at(50.0, *STAGES),
+        "nst": at(200.0, *STAGES),
+        "crd": 0.8,
+        "hkd": 3.0,
+        "review": at(1.0, *STAGES, warmup=20 / 240),
+        "gkd": 1.0,
+        "irg": {"irg_edge": 0.005, "irg_transformation": at(0.005, "stage3", "stage4")},
+        "ickd": at(2.5, "stage4"),
+        "cwd": at(1.0, "stage4"),
+        "pkd": at(1.0, "stage4"),
+    }
+    rows = {name: {"objective": terms} for name, terms in of_logits.items()}
+    for name, term in of_features.items():
+        rows[name] = {"objective": beside | (term if name == "irg" else {name: term})}
+    return rows | {
+        "random_edges": {"objective": joined, "graph": {"edges": "random", "gate": False, "inject": False}},
+        "knowledge_graph": {"objective": joined, "graph": {"edges": "real", "inject": False}},
+        "knowledge_graph_projection": {
+            "objective": joined | {"projection": 0.1},
+            "graph": {"edges": "real", "inject": False},
+        },
+    }
