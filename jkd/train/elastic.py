@@ -166,7 +166,7 @@ class ElasticStep(Listed):
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(environment.threads()["pool"], thread_name_prefix="shard")
+    return ThreadPoolExecutor(environment.cores(), thread_name_prefix="shard")
 
 
 class Passed(NamedTuple):
