@@ -105,7 +105,7 @@ def default() -> ConfigDict:
             interpolation="bilinear",  # objects: bilinear (as OpenCV) or antialiased (as Pillow)
             max_boxes=0,  # objects: most that are kept of an image, the largest first; 0 = all
             train_difficult=False,  # objects: train on those that VOC marks as difficult
-            origin=0,  # voc: number of the first pixel, 0 or 1
+            origin=0,  # voc and tfds: number of the first pixel, 0 or 1
             names="",  # yolo: file of class names, where it is not in the folder
             shapes=dict(  # shapes: what is drawn, see jkd.data.shapes.ShapeSettings
                 seed=0,

@@ -43,6 +43,7 @@ class Annotation:
       area: of each object in square pixels, where the file knows better than the box does; else NaN.
       size: height and width that the file claims, to be compared with the image; None where it claims none.
       relative: what `boxes` counts in.
+      origin: number of the first pixel, 0 or 1: left and upper sides are to be moved by as many pixels.
       names: class names as the file gives them, for messages; may be empty.
     """
 
@@ -53,6 +54,7 @@ class Annotation:
     area: Float[np.ndarray, " k"]
     size: tuple[int, int] | None = None
     relative: bool = False
+    origin: int = 0
     names: Sequence[str] = ()
 
 
@@ -65,6 +67,7 @@ def annotation(
     area: Sequence[float] | np.ndarray | None = None,
     size: tuple[int, int] | None = None,
     relative: bool = False,
+    origin: int = 0,
     names: Sequence[str] = (),
 ) -> Annotation:
     """An `Annotation` from plain lists; flags default to False, areas to unknown."""
@@ -78,6 +81,7 @@ def annotation(
         area=np.full(count, np.nan) if area is None else np.asarray(area, np.float64),
         size=size,
         relative=relative,
+        origin=origin,
         names=names,
     )
 
@@ -137,6 +141,7 @@ def cleaned(given: Annotation, size: tuple[int, int], classes: int, where: str, 
     border = np.asarray([width, height, width, height], np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         boxes = given.boxes * border if given.relative else given.boxes
+        boxes = boxes - np.asarray([given.origin, given.origin, 0, 0])
         sound = np.isfinite(boxes).all(1) & (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1])
         sound &= (boxes[:, :2] <= border[:2] + MOVED).all(1) & (boxes[:, 2:] >= -MOVED).all(1)  # else it is outside
         inside = np.clip(boxes, 0.0, border)

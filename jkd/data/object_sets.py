@@ -31,7 +31,7 @@ class ObjectSettings:
       fit, interpolation, fill: see `jkd.data.objects.Canvas`.
       max_boxes: slots of an image, see `jkd.data.objects.load`; 0 = the fullest image's count.
       train_difficult: whether objects flagged difficult are trained on.
-      origin: VOC: number of the first pixel, see `jkd.data.voc`.
+      origin: VOC and TFDS: number of the first pixel, see `jkd.data.voc`.
       limit, test_limit: images kept by hash order of ids; 0 = all. For shapes: images made; 0 = 2,000 and 500.
       max_pixels, broken, broken_limit: as for images; `broken` also rules boxes, see `jkd.data.annotations`.
       shapes: what differs from `jkd.data.shapes.ShapeSettings`.
@@ -133,8 +133,11 @@ def _listings(settings: ObjectSettings, splits: Sequence[str]) -> list[Annotated
     from jkd.data import coco, tfds_objects, voc, yolotxt
     from jkd.data.folder import existing
 
+    if settings.origin not in (0, 1):
+        raise UserError(f"data.origin: expected 0 or 1, got {settings.origin}.")
     if settings.source.startswith("tfds:"):
-        return tfds_objects.listings(settings.source.removeprefix("tfds:"), settings.path, splits)
+        name = settings.source.removeprefix("tfds:")
+        return tfds_objects.listings(name, settings.path, splits, origin=settings.origin)
     if settings.source not in KINDS:
         hint = did_you_mean(settings.source, KINDS)
         raise UserError(f"data.source: expected {', '.join(KINDS)}, got '{settings.source}'.{hint}")
@@ -142,8 +145,6 @@ def _listings(settings: ObjectSettings, splits: Sequence[str]) -> list[Annotated
     if not root.is_dir():
         raise UserError(f"data.path: {root} is a file; a set of images with objects is a folder.")
     if settings.source == "voc":
-        if settings.origin not in (0, 1):
-            raise UserError(f"data.origin: expected 0 or 1, got {settings.origin}.")
         return voc.listings(root, splits, most, classes=classes, origin=settings.origin)
     if settings.source == "coco":
         return coco.listings(root, splits, most, classes=classes)

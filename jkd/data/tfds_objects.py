@@ -1,8 +1,10 @@
 """TFDS sets with objects: the features of `voc/2007` and `coco/2017`, read as `jkd.data.tfds` reads images.
 
-`image`; `objects`, a sequence of `bbox` (relative ymin, xmin, ymax, xmax), `label` (ClassLabel), and where the set has
-them `is_crowd`, `is_difficult` and `area`. An id is `<split>/<image/filename>`, or, where the set has no such feature,
-`<split>/<digest of the image bytes>`; samples are sorted by it, since the order on disk depends on how a set was cut.
+`image`; `objects`, a sequence of `bbox` (relative ymin, xmin, ymax, xmax), `label` (ClassLabel), and where the set
+has them `is_crowd`, `is_difficult` and `area`. Boxes of `voc` are those of its files over the image size, which count
+pixels from 1 (see `jkd.data.voc`): `origin=1` reads them so. An id is `<split>/<image/filename>`, or, where the set
+has no such feature, `<split>/<digest of the image bytes>`; samples are sorted by it, since the order on disk depends
+on how a set was cut.
 """
 
 import hashlib
@@ -29,21 +31,22 @@ def has_objects(name: str, data_dir: str, split: str) -> bool:
     return "image" in names and "objects" in names
 
 
-def listings(name: str, data_dir: str, splits: Sequence[str]) -> list[Annotated]:
+def listings(name: str, data_dir: str, splits: Sequence[str], *, origin: int = 0) -> list[Annotated]:
     """The images of each split of a TFDS set with their objects.
 
     Args:
       name: `NAME`, `NAME/CONFIG`, `NAME:VERSION` or `NAME/CONFIG:VERSION`.
       data_dir: TFDS's data_dir; empty for its default.
       splits: names of the splits.
+      origin: number of the first pixel, 0 or 1.
 
     Raises:
       UserError: no such set or split, a file format without random access, other features, or ids that are not unique.
     """
-    return [_split(name, data_dir, split) for split in splits]
+    return [_split(name, data_dir, split, origin) for split in splits]
 
 
-def _split(name: str, data_dir: str, split: str) -> Annotated:
+def _split(name: str, data_dir: str, split: str, origin: int) -> Annotated:
     source = tfds.open_split(name, data_dir, split, {"image": tfds.still_encoded()})
     label = _label(source.dataset_info.features, name)
     rows: list[tuple[str, int, Any, Annotation]] = []
@@ -55,7 +58,7 @@ def _split(name: str, data_dir: str, split: str) -> Annotated:
         blob = InMemory(data) if held <= tfds.HOLD_BYTES else tfds.Record(source, index)
         file = record.get("image/filename")
         stem = bytes(file).decode("utf-8", "replace") if file else hashlib.sha256(data).hexdigest()[:32]
-        rows.append((f"{split}/{stem}", index, blob, _annotation(record["objects"], f"tfds:{name}: {stem}")))
+        rows.append((f"{split}/{stem}", index, blob, _annotation(record["objects"], origin, f"tfds:{name}: {stem}")))
     rows.sort(key=lambda row: row[:2])
     ids = [row[0] for row in rows]
     if len(set(ids)) < len(ids):
@@ -82,7 +85,7 @@ def _label(features: Any, name: str) -> Any:
     return objects["label"]
 
 
-def _annotation(objects: Any, where: str) -> Annotation:
+def _annotation(objects: Any, origin: int, where: str) -> Annotation:
     boxes = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
     if len(boxes) > MOST_BOXES:
         raise UserError(f"{where}: {len(boxes)} objects, over {MOST_BOXES}.")
@@ -95,4 +98,5 @@ def _annotation(objects: Any, where: str) -> Annotation:
         difficult=flags.get("is_difficult"),
         area=area,
         relative=True,
+        origin=origin,
     )

@@ -6,6 +6,7 @@ one pixel.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -79,12 +80,11 @@ def _annotation(path: Path, origin: int) -> Annotation | None:
     if len(objects) > MOST_BOXES:
         raise UserError(f"{path}: {len(objects)} objects, over {MOST_BOXES}.")
     boxes = [[_number(thing, f"bndbox/{side}", path) for side in SIDES] for thing in objects]
-    corners = np.asarray(boxes, np.float64).reshape(-1, 4) - np.asarray([origin, origin, 0, 0])
     sides = (_number(top, "size/height", path), _number(top, "size/width", path))
     size = (int(sides[0]), int(sides[1])) if min(sides) > 0 else None  # some tools write 0 for unknown
     difficult = [(thing.findtext("difficult") or "0").strip() == "1" for thing in objects]
     names = [(thing.findtext("name") or "").strip() for thing in objects]
-    return annotation(corners, [-1] * len(objects), difficult=difficult, size=size, names=names)
+    return annotation(boxes, [-1] * len(objects), difficult=difficult, size=size, origin=origin, names=names)
 
 
 def _number(element: Element, name: str, path: Path) -> float:
@@ -103,15 +103,7 @@ def _numbered(
     name: str, known: Mapping[str, int], ids: list[str], blobs: list[Blob], marks: list[Annotation | None]
 ) -> Annotated:
     numbered = [
-        mark
-        if mark is None
-        else annotation(
-            mark.boxes,
-            [known[one] for one in mark.names],
-            difficult=mark.difficult,
-            size=mark.size,
-            names=mark.names,
-        )
+        mark if mark is None else replace(mark, classes=np.asarray([known[one] for one in mark.names], np.int64))
         for mark in marks
     ]
     labels = np.asarray([-1 if mark is None else 0 for mark in marks], np.int32)

@@ -63,6 +63,13 @@ def test_boxes_belong_to_their_images(data_dir):
     assert train.boxes(np.arange(6)).classes.tolist() == [[-1], [1], [0], [-1], [0], [1]]
 
 
+def test_counting_from_one_moves_the_upper_left_corner(data_dir):
+    train, _ = load(_settings(data_dir, origin=1))
+    np.testing.assert_allclose(train.truth(5).boxes, [[29, 9, 60, 30], [0, 0, 15, 20]])
+    with pytest.raises(UserError, match=r"data\.origin: expected 0 or 1, got 2"):
+        load(_settings(data_dir, origin=2))
+
+
 def test_a_set_of_other_features_is_refused(data_dir, tmp_path):
     class JkdNoBoxes(tfds.core.GeneratorBasedBuilder):
         """No objects."""
