@@ -260,12 +260,19 @@ METHODS: dict[str, Method] = {
         "jkd.losses.activations:activation_boundary",
         {"margin": 1.0},
         taps=True,
+        maps=True,
+        tap="preact4",
         regress=True,
         distance=False,
         paper="AB; Heo et al. 2019, arXiv 1811.03233",
     ),
     "overhaul": Method(
-        "jkd.losses.activations:overhaul", taps=True, regress=True, paper="OFD; Heo et al. 2019, arXiv 1904.01866"
+        "jkd.losses.activations:overhaul",
+        taps=True,
+        maps=True,
+        tap="preact4",
+        regress=True,
+        paper="OFD; Heo et al. 2019, arXiv 1904.01866",
     ),
     "factor_transfer": Method(
         "jkd.losses.maps:factor_transfer",

@@ -78,9 +78,15 @@ Shapes = tuple[tuple[int, ...], ...]  # of a side's taps
 
 @dataclass(frozen=True)
 class Term:
-    """A loss with its weight and schedule, bound to its options and taps."""
+    """A loss with its weight and schedule, bound to its options and taps.
+
+    Attributes:
+      name: what its value is called, unique in an objective.
+      key: the config's name of it, of which there may be several terms: one a pair of layers or listed taps.
+    """
 
     name: str
+    key: str
     function: Callable[..., Float[Array, ""]]
     weight: float
     schedule: str
@@ -122,6 +128,7 @@ def make_term(name: str, settings: Mapping[str, Any] | ConfigDict) -> Term:
     chosen = {key: settings[key] for key in method.options if key != "detach"}
     return Term(
         name=name,
+        key=name,
         function=_named(method.function),
         weight=settings["weight"],
         schedule=settings["schedule"],
@@ -161,12 +168,18 @@ def terms_of(name: str, settings: ConfigDict, depths: tuple[int, int] = (0, 0), 
 
 def _over_taps(term: Term, where: str) -> list[Term]:
     """The term once for each pair of the taps that are listed; just the term where it takes several at once."""
+    for key, names in (("student_tap", term.student_taps), ("teacher_tap", term.teacher_taps)):
+        if methods.METHODS[term.key].taps and not all(names or ("",)):
+            raise UserError(
+                f"{where}.objective.{term.key}.{key}: expected the name of a tap, or names between commas, got "
+                f"'{getattr(term, key)}'."
+            )
     pairs = len(term.student_taps), len(term.teacher_taps)
     if "student_features" in term.needs or max(pairs) < 2:
         return [term]
     if pairs[0] != pairs[1]:
         raise UserError(
-            f"{where}.objective.{term.name}: expected as many taps of the student as of the teacher, got "
+            f"{where}.objective.{term.key}: expected as many taps of the student as of the teacher, got "
             f"{pairs[0]} ({term.student_tap}) and {pairs[1]} ({term.teacher_tap})."
         )
     return [
@@ -180,7 +193,7 @@ def _over_layers(term: Term, settings: ConfigDict, depths: tuple[int, int], wher
     taps = (term.student_tap, term.teacher_tap)
     if not any(ANY in tap for tap in taps):
         return [term]
-    key = f"{where}.objective.{term.name}.layers"
+    key = f"{where}.objective.{term.key}.layers"
     pairs = _pairs(settings["layers"], depths, key)
     return [
         replace(

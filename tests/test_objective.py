@@ -123,6 +123,10 @@ def test_a_term_of_one_tap_stands_for_one_a_pair_of_listed_taps_with_equal_share
     ]
     total, values = _value(goal)
     assert total == pytest.approx(1.5 * sum(values.values()), rel=1e-5)
+    with pytest.raises(UserError, match=r"fitnet.student_tap: expected the name of a tap, .* got 'map,'"):
+        _objective({"fitnet": {"student_tap": "map,", "teacher_tap": "map"}})
+    with pytest.raises(UserError, match=r"fitnet.teacher_tap: expected the name of a tap, .* got ''"):
+        _objective({"fitnet": {"student_tap": "map", "teacher_tap": ""}})
     with pytest.raises(UserError, match=r"fitnet: expected as many taps of the student as of the teacher, got 2 .* 1"):
         _objective({"fitnet": {"student_tap": "map,embedding", "teacher_tap": "map"}})
 

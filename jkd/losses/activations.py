@@ -13,10 +13,11 @@ def activation_boundary(
     """Squared distance to the side of zero that the teacher's unit is on, by a margin; summed, averaged over samples.
 
     Where the teacher fires (t > 0), max(0, m - s)^2, elsewhere max(0, m + s)^2. How strongly it fires is not learned.
+    The paper trains the student on this alone first, over several stages, each of half the weight of the next.
 
     Args:
       student_feature: mapped to the teacher's channels.
-      teacher_feature: before its ReLU or after it, which is the same here.
+      teacher_feature: before its ReLU, or after it, which is the same unless it has to be pooled to the student's size.
       margin: m.
 
     Raises:
@@ -32,8 +33,9 @@ def activation_boundary(
 def overhaul(student_feature: Float[Array, "b *s c"], teacher_feature: Float[Array, "b *t d"]) -> Float[Array, ""]:
     """`partial_l2` to the teacher's map, with the mean of each channel's negative values in the batch as its margin.
 
-    The paper computes the margins from the teacher's BatchNorm instead. A map from after the ReLU has none below zero,
-    so its margins are 0: take it from before.
+    The paper computes the margins from the teacher's BatchNorm instead, maps the student by a layer with BatchNorm, and
+    gives each stage half of the weight of the next. A map from after the ReLU has nothing below zero, so its margins
+    are 0: take it from before.
 
     Raises:
       ValueError: positions cannot be made alike, or channels differ.

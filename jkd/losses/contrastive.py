@@ -57,10 +57,11 @@ def crd(
 ) -> Float[Array, ""]:
     """Contrastive representation distillation: is this a sample's own pair (s_i, t_i), or one with another class's t_j?
 
-    With r = exp(s_i . t_j / temperature) over its mean, which has no gradient, a pair is told to be a sample's own with
-    probability r / (r + N), N the number of negatives; the loss is the negative log-likelihood, summed over a sample's
-    pairs, averaged over samples, counted for both networks as anchors. The negatives are the samples of other classes
-    in the global batch; the paper draws 16,384 of them from a memory of the whole training set, which is not kept here.
+    With r = exp(s_i . t_j / temperature) over its mean, a pair is told to be a sample's own with probability
+    r / (r + N), N the number of negatives; the loss is the negative log-likelihood, summed over a sample's pairs,
+    averaged over samples. The negatives are the samples of other classes in the global batch; the mean is over them and
+    has no gradient. The paper draws 16,384 negatives from a memory of the whole training set, which is not kept here,
+    has that mean from its first batch, and has one such loss for each network, where this one trains both.
 
     Args:
       student_feature: the student's tap; it is embedded in 128 numbers, of unit norm, as is the teacher's.
@@ -77,12 +78,12 @@ def crd(
     negative = _of_other_classes(teacher_logits, label_target, labelled)
     count = jnp.maximum(jnp.sum(negative, axis=1, keepdims=True), 1).astype(jnp.float32)
     scores = inner(student, teacher) / temperature
-    known = negative | jnp.eye(len(scores), dtype=bool)
-    mean = jax.nn.logsumexp(jnp.where(known, scores, MASKED)) - jnp.log(jnp.sum(known).astype(jnp.float32))
-    logits = scores - jax.lax.stop_gradient(mean) - jnp.log(count)
+    known = jnp.sum(negative).astype(jnp.float32)
+    mean = jax.nn.logsumexp(jnp.where(negative, scores, MASKED)) - jnp.log(jnp.maximum(known, 1.0))
+    logits = scores - jax.lax.stop_gradient(jnp.where(known > 0, mean, 0.0)) - jnp.log(count)
     own = jax.nn.softplus(-jnp.diagonal(logits))
     others = jnp.sum(jnp.where(negative, jax.nn.softplus(logits), 0.0), axis=1)
-    return 2 * jnp.mean(own + others)
+    return jnp.mean(own + others)
 
 
 def init_crd(key: Key[Array, ""], student: Shapes, teacher: Shapes) -> dict[str, Any]:
@@ -113,7 +114,8 @@ def hkd(
     graph convolution gives g = unit(W_0 z + W_1 mean of the neighbours' z + b). Each network's z_i has the other's z_i
     as its pair, its g_i has unit((1 - share) z_i + share g_i) of the other; negatives are the other network's z of the
     samples of other classes in the global batch. Pairs and negatives have no gradient: they stand for the memories of
-    the whole training set that the paper keeps, and that are not kept here.
+    the whole training set that the paper keeps, and that are not kept here. (In the authors' code negatives come from
+    the anchor's own memory, its pair from the other's.)
 
     Args:
       student_feature: the student's tap; it is embedded in 128 numbers, of unit norm, as is the teacher's.

@@ -29,10 +29,10 @@ def attention_transfer(
 def factor_transfer(
     student_feature: Float[Array, "b *s c"], teacher_feature: Float[Array, "b *t d"], *, power: int = 2
 ) -> Float[Array, ""]:
-    """Mean absolute error of where two maps attend, as in `attention_transfer`: factor transfer without its networks.
+    """`attention_transfer` with absolute errors: the loss of factor transfer, without the networks it is applied to.
 
-    The paper first trains a paraphraser on the teacher's maps, whose output it compares; code bases that share this
-    loss compare what their own such networks give. Here there are none.
+    The paper first trains a paraphraser on the teacher's maps, and compares its output with that of a translator of the
+    student's. Here the maps themselves are compared, in the form that shared code bases have the loss in.
 
     Raises:
       ValueError: a tap has no positions, or they cannot be made alike.

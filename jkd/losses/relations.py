@@ -121,19 +121,28 @@ def cckd(
     return jnp.mean((kernel(student_feature) - jax.lax.stop_gradient(kernel(teacher_feature))) ** 2)
 
 
-def batch_order_cc(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *s"]) -> Float[Array, ""]:
+def batch_order_cc(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *t"]) -> Float[Array, ""]:
     """The "CC" of shared code bases: mean over successive samples of sum_d |s - t|_d of one times that of the next.
 
     Not the loss of the paper, which is `cckd`, and unlike it, it depends on the order of the batch; published tables
-    call it CC.
+    call it CC. There both taps are first mapped to 128 numbers by trained layers; here the student's is, to the
+    teacher's width.
 
     Args:
       student_feature: mapped to the teacher's width.
       teacher_feature: the teacher's tap.
+
+    Raises:
+      ValueError: taps of two sizes.
     """
     student, teacher = flat_rows(student_feature), jax.lax.stop_gradient(flat_rows(teacher_feature))
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"batch_order_cc: expected taps of the same size, got {student_feature.shape[1:]} (student) and "
+            f"{teacher_feature.shape[1:]} (teacher). Choose taps of one size."
+        )
     apart = jnp.abs(student - teacher)
-    return jnp.mean(jnp.sum(apart[:-1] * apart[1:], axis=-1))
+    return jnp.sum(apart[:-1] * apart[1:]) / max(len(apart) - 1, 1)
 
 
 def gkd(student_feature: Float[Array, "b *s"], teacher_feature: Float[Array, "b *t"]) -> Float[Array, ""]:

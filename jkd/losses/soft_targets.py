@@ -155,7 +155,8 @@ def multi_level(
     """Multi-level logits: KD of each sample, and the tables P P' of samples and P' P of classes, squared errors.
 
     Averaged over the temperatures T/2, 3T/4, T, 5T/4 and 3T/2; the table of samples is summed and divided by B, that of
-    classes by C. The authors leave out samples and classes of which the teacher is unsure; here all count.
+    classes by C. The authors' code sums over the temperatures, takes two views of each sample, and scales some parts by
+    shares of samples and classes that the teacher is unsure of; none of that is here.
 
     References: Jin et al. 2023, CVPR.
     """

@@ -53,8 +53,8 @@ def irg_transformation(student_features: Features, teacher_features: Features) -
     """Instance relationship graph, its transformations: how far each sample moves from one tap to the next.
 
     A move is the squared distance of the two globally averaged taps, over the largest of the batch, which has no
-    gradient; the loss is 1 / (2 B) of the squared difference, summed over successive taps. Widths of two successive
-    taps must be the same in each network, but not in both.
+    gradient; the loss is half of the squared difference, summed over the batch (as in the authors' code) and over
+    successive taps. Widths of two successive taps must be the same in each network, but not in both.
 
     Raises:
       ValueError: fewer than two taps, another number of the teacher's, or successive taps of two widths.
@@ -78,7 +78,7 @@ def irg_transformation(student_features: Features, teacher_features: Features) -
 
     student, teacher = _both("irg_transformation", student_features, teacher_features, least=2)
     pairs = zip(moves("student", student), moves("teacher", teacher), strict=True)
-    return sum((jnp.sum((own - theirs) ** 2) for own, theirs in pairs), jnp.zeros(())) / (2 * len(student[0]))
+    return sum((jnp.sum((own - theirs) ** 2) for own, theirs in pairs), jnp.zeros(())) / 2
 
 
 def review(student_features: Features, teacher_features: Features, context: Mapping[str, Any]) -> Float[Array, ""]:
@@ -89,22 +89,18 @@ def review(student_features: Features, teacher_features: Features, context: Mapp
     `hierarchical_context`, summed over the taps.
 
     Args:
-      student_features: maps `[B, H, W, C]`, first to last.
+      student_features: maps `[B, H, W, C]`, first to last, or vectors `[B, C]`, which are maps of one position.
       teacher_features: as many; a map of another size than the student's is compared in the smaller of the two.
       context: the fusions' parameters, from `init_review`. Their BatchNorm takes the statistics of the batch: there is
         no other time that it is used.
 
     Raises:
-      ValueError: another number of the teacher's taps, or a tap that is no map.
+      ValueError: another number of the teacher's taps, or a tap that is neither.
 
     References: Chen et al. 2021, arXiv 2104.09044.
     """
     student, teacher = _both("review", student_features, teacher_features)
-    for tap in (*student, *teacher):
-        if tap.ndim != 4:
-            raise ValueError(
-                f"review: expected maps [H, W, C], got {tap.shape[1:]}. Choose taps before they are pooled."
-            )
+    student, teacher = ([_as_map(tap) for tap in taps] for taps in (student, teacher))
     behind: Array | None = None
     total = jnp.zeros((), jnp.float32)
     for index in reversed(range(len(student))):
@@ -121,17 +117,20 @@ def review(student_features: Features, teacher_features: Features, context: Mapp
 
 
 def init_review(key: Key[Array, ""], student: Shapes, teacher: Shapes) -> dict[str, Any]:
-    """Parameters of a fusion for each pair of taps, float32; kernels He-uniform, as in the authors' code."""
+    """Parameters of a fusion for each pair of taps, float32; kernels are drawn as in the authors' code."""
     inner = min(FUSED, max(shape[-1] for shape in student))
-    he = jax.nn.initializers.he_uniform()
-    params = {}
+    lecun = jax.nn.initializers.lecun_uniform()
+    small = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    params: dict[str, Any] = {}
     for index, (own, theirs) in enumerate(zip(student, teacher, strict=False)):  # `review` refuses another number
         keys = [jax.random.fold_in(key, 3 * index + part) for part in range(3)]
         params[str(index)] = {
-            "reduce": {"kernel": he(keys[0], (own[-1], inner), jnp.float32), "norm": _norm(inner)},
-            "expand": {"kernel": he(keys[1], (3, 3, inner, theirs[-1]), jnp.float32), "norm": _norm(theirs[-1])},
-            "attend": {"kernel": he(keys[2], (2 * inner, 2), jnp.float32), "bias": jnp.zeros(2)},
+            "reduce": {"kernel": lecun(keys[0], (own[-1], inner), jnp.float32), "norm": _norm(inner)},
+            "expand": {"kernel": lecun(keys[1], (3, 3, inner, theirs[-1]), jnp.float32), "norm": _norm(theirs[-1])},
         }
+        if index + 1 < len(student):
+            attend = {"kernel": small(keys[2], (2 * inner, 2), jnp.float32), "bias": jnp.zeros(2)}
+            params[str(index)]["attend"] = attend
     return params
 
 
@@ -150,6 +149,12 @@ def hierarchical_context(
     errors = [student - teacher] + [_cells(student, side) - _cells(teacher, side) for side in sides]
     total = sum((weight * jnp.mean(error**2) for weight, error in zip(weights, errors, strict=True)), jnp.zeros(()))
     return total / sum(weights)
+
+
+def _as_map(tap: Float[Array, "b ..."]) -> Float[Array, "b h w c"]:
+    if tap.ndim not in (2, 4):
+        raise ValueError(f"review: expected maps [H, W, C] or vectors [C], got {tap.shape[1:]}. Choose other taps.")
+    return tap if tap.ndim == 4 else tap[:, None, None]
 
 
 def _cells(feature: Float[Array, "b h w c"], side: int) -> Float[Array, "b n n c"]:

@@ -14,7 +14,8 @@ from jkd.data.inputs import shape_of
 from jkd.errors import UserError, did_you_mean
 from jkd.graph import taxonomy, views
 from jkd.methods import METHODS
-from jkd.terms import Term
+from jkd.objective import OF_ANCHORS
+from jkd.terms import Term, make_term
 
 Taps = dict[str, jax.ShapeDtypeStruct]
 TRACED = 2  # samples that networks and terms are traced on
@@ -73,7 +74,7 @@ def check(session: Session) -> None:
         _check_objects(session, student, f"students.{name}.objective")
         for term in session.objective_of(student, len(config.graph.views), f"students.{name}").terms:
             if term.student_tap:
-                where = f"students.{name}.objective.{term.name}"
+                where = f"students.{name}.objective.{term.key}"
                 _check_term(term, own, theirs, len(session.dataset.classes), where)
 
 
@@ -96,8 +97,12 @@ def _check_network(session: Session, network: ConfigDict, where: str, traced: di
 
 def _check_objects(session: Session, student: ConfigDict, where: str) -> None:
     """Terms of detectors are for these, and compare heads that mean the same."""
-    asked = [name for name, term in student.objective.items() if term.weight and METHODS[name].objects]
+    weighed = [name for name, term in student.objective.items() if term.weight]
     both = [session.task_of(network).described for network in (student, session.config.teacher)]
+    for term in (make_term(name, student.objective[name]) for name in weighed if all(both)):
+        if term.student_tap and term.needs & OF_ANCHORS and not METHODS[term.key].objects:
+            raise UserError(f"{where}.{term.key}: it compares taps of images with logits, which here are of objects.")
+    asked = [name for name in weighed if METHODS[name].objects]
     for name in asked:
         if not all(both):
             raise UserError(f"{where}.{name}: it is about objects, but the data are {session.dataset.kind}.")
@@ -148,7 +153,7 @@ def _check_term(term: Term, own: Taps, theirs: Taps, classes: int, where: str) -
             given["context"] = jax.eval_shape(lambda: make(random.key("init", 0), *shapes))
         asked = {name: given[name] for name in term.needs}
         jax.eval_shape(lambda asked: term.function(**asked, **term.options), asked)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: what jax has to say of shapes
         raise UserError(f"{where}: {error}") from None
 
 

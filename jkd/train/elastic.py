@@ -51,7 +51,7 @@ class ElasticStep(Listed):
         self._loss = jax.jit(self._loss_of)
         self._backward = jax.jit(lambda backward, cotangent: backward(cotangent))
         self._finish = jax.jit(self._finish_of)
-        self._threaded = False  # not in the first step: two threads would compile one program twice
+        self._threaded = False  # not in the first step: jax's settings, with which it is traced, are this thread's
 
     def rows(self, batch: int) -> slice:
         if self.program.crosses:  # partners may stand in any shard

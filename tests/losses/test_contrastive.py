@@ -42,13 +42,13 @@ def test_crd_tells_a_samples_own_pair_from_those_of_other_classes() -> None:
     student, teacher = _rows()
     ratio = np.exp(student @ teacher.T / TEMPERATURE)
     pairs = [(i, j) for i in range(6) for j in range(6) if i == j or CLASSES[i] != CLASSES[j]]
-    ratio /= np.mean([ratio[pair] for pair in pairs])
+    ratio /= np.mean([ratio[i, j] for i, j in pairs if i != j])
     total = 0.0
     for i, j in pairs:
         count = sum(CLASSES[i] != CLASSES)
         own = ratio[i, j] / (ratio[i, j] + count)
         total -= np.log(own if i == j else 1 - own)
-    np.testing.assert_allclose(_crd(CONTEXT), 2 * total / 6, rtol=1e-5)
+    np.testing.assert_allclose(_crd(CONTEXT), total / 6, rtol=1e-5)
 
 
 def test_a_sample_without_a_label_has_the_teachers_class() -> None:
@@ -87,3 +87,16 @@ def test_both_embeddings_are_trained(loss: Any) -> None:
 
 def test_more_neighbours_than_samples_are_all_samples() -> None:
     np.testing.assert_allclose(_hkd(CONTEXT, k=6), _hkd(CONTEXT, k=100), rtol=1e-6)
+
+
+def test_crd_is_content_with_pairs_that_agree_and_others_that_do_not() -> None:
+    many = jnp.eye(64, 128)
+    embed = {"kernel": jnp.eye(128), "bias": jnp.zeros(128)}
+    each = jax.nn.one_hot(jnp.arange(64), 64)
+    loss = contrastive.crd(many, many, each, each, jnp.ones(64), {"student": embed, "teacher": embed}, temperature=0.07)
+    assert loss < 1.0  # of 63 negatives each is told from the pair with probability 1 - 1 / 64
+
+
+def test_crd_of_one_class_has_no_negatives_and_no_nan() -> None:
+    loss, gradient = jax.value_and_grad(lambda context: _crd(context, jnp.eye(3)[jnp.zeros(6, int)]))(CONTEXT)
+    assert np.isfinite(loss) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

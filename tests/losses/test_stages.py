@@ -33,7 +33,7 @@ def test_a_move_is_measured_within_each_network_so_widths_may_differ() -> None:
         squared = ((one - other) ** 2).sum(-1)
         return squared / squared.max()
 
-    expected = ((moves(student) - moves(teacher)) ** 2).sum() / 8
+    expected = ((moves(student) - moves(teacher)) ** 2).sum() / 2
     np.testing.assert_allclose(stages.irg_transformation(student, teacher), expected, rtol=1e-4)
     scaled = tuple(3 * each for each in student)
     np.testing.assert_allclose(stages.irg_transformation(scaled, student), 0, atol=1e-10)
@@ -44,8 +44,8 @@ def test_review_learns_to_match_each_stage_and_its_last_stage_reviews_none() -> 
     context = stages.init_review(jax.random.key(0), *shapes)
     loss = jax.jit(jax.value_and_grad(lambda context: stages.review(STUDENT, TEACHER, context)))
     first, gradient = loss(context)
-    last = "2"  # nothing stands behind it, so its attention is not used
-    assert not np.any(gradient[last]["attend"]["kernel"]) and np.any(gradient["0"]["attend"]["kernel"])
+    last = "2"  # nothing stands behind it
+    assert "attend" not in gradient[last] and np.any(gradient["0"]["attend"]["kernel"])
     for _ in range(60):
         value, gradient = loss(context)
         context = jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, context, gradient)
@@ -88,5 +88,14 @@ def test_taps_that_do_not_go_together_are_refused() -> None:
         stages.irg_transformation(STUDENT[1:], TEACHER[:2])
     with pytest.raises(ValueError, match=r"review: expected the same number of taps, at least 1, got 3"):
         stages.review(STUDENT, TEACHER[:2], {})
-    with pytest.raises(ValueError, match=r"review: expected maps \[H, W, C\], got \(3,\)"):
-        stages.review((STUDENT[0][:, 0, 0],), TEACHER[:1], {})
+    with pytest.raises(ValueError, match=r"review: expected maps \[H, W, C\] or vectors \[C\], got \(8, 3\)"):
+        stages.review((STUDENT[0][:, 0],), TEACHER[:1], {})
+
+
+def test_a_vector_is_a_map_of_one_position_to_review() -> None:
+    student, teacher = ((*taps[1:], taps[2].mean((1, 2))) for taps in (STUDENT, TEACHER))
+    context = stages.init_review(
+        jax.random.key(0), *(tuple(each.shape for each in taps) for taps in (student, teacher))
+    )
+    as_maps = [(*taps[:2], taps[2][:, None, None]) for taps in (student, teacher)]
+    assert stages.review(student, teacher, context) == stages.review(*as_maps, context)

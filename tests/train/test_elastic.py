@@ -70,7 +70,7 @@ def test_threads_send_the_shards_after_the_first_step_and_change_no_bit(
     monkeypatch.setattr(step, "_shard", recorded)
     monkeypatch.setattr(elastic, "_threads", lambda: ThreadPoolExecutor(2, thread_name_prefix="shard"))
     threaded = _run(step, problem, run, teacher)
-    assert senders[:4] == [threading.main_thread().name] * 4  # so that a program is compiled once
+    assert senders[:4] == [threading.main_thread().name] * 4  # whose settings they are traced with
     assert len(senders) == 8 and all(name.startswith("shard") for name in senders[4:])
     assert shard._cache_size() == 1
     step = ElasticStep(program, 4, jax.devices()[:1])
