@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -213,7 +214,10 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     add("--replicate", metavar="I", type=int, default=0)
     _allow_flag(add)
     add("--to", metavar="FILE", default="", help="export: a .graphml or .json file")
-    verb("methods", _methods, "List the objective terms with their options and papers.", "jkd methods")
+    add = verb(
+        "methods", _methods, "List the objective terms with their options and papers.", "jkd methods kd review"
+    ).add_argument
+    add("names", nargs="*", metavar="NAME", help="only these, with all that their functions say")
     return parser, made
 
 
@@ -379,9 +383,15 @@ def _graph(options: argparse.Namespace) -> None:
 def _methods(options: argparse.Namespace) -> None:
     from jkd import methods
 
-    for name, method in sorted(methods.METHODS.items()):
+    for name in options.names:
+        if name not in methods.METHODS:
+            raise UserError(f"methods: there is no term '{name}'.{did_you_mean(name, methods.METHODS)}")
+    for name in options.names or sorted(methods.METHODS):
+        method = methods.METHODS[name]
         keys = ", ".join(f"{key}={value!r}" for key, value in methods.options(name).items())
         say(f"{name}\n    {method.function}\n    {keys}\n    {method.paper}")
+        if options.names:
+            say(f"\n{textwrap.indent(methods.documented(name), '    ')}\n")
 
 
 if __name__ == "__main__":

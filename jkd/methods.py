@@ -5,7 +5,9 @@ config may set, with their defaults. To add a method: write the function in `jkd
 config.
 """
 
+import ast
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -342,6 +344,14 @@ SCHEDULES = ("constant", "linear", "cosine")
 # How taps with a `*` are paired: uniform, skip, last (see `jkd.layer_map`), final (the last with the last), or pairs
 # counted from 0, as in "0-1,1-3,2-5": student's layer, teacher's layer.
 LAYERS = ("uniform", "skip", "last", "final")
+
+
+def documented(name: str) -> str:
+    """What a term's function says of itself, read from its source: its module would import jax."""
+    module, _, function = METHODS[name].function.partition(":")
+    source = Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text(encoding="utf-8")
+    found = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == function)
+    return ast.get_docstring(next(found)) or ""
 
 
 def options(name: str) -> dict[str, Any]:

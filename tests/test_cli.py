@@ -214,6 +214,13 @@ def test_methods_lists_every_term(jkd: Any):
     assert code == 0 and all(f"\n{name}\n" in f"\n{out}" for name in methods.METHODS)
 
 
+def test_methods_says_more_of_those_that_are_named(jkd: Any):
+    code, out, _ = jkd("methods", "kd", "review")
+    assert code == 0 and out.startswith("kd\n") and "Knowledge review: each of" in out and "Hinton, Vinyals" in out
+    code, _, error = jkd("methods", "reviw")
+    assert code == 2 and "methods: there is no term 'reviw'. Did you mean 'review'?" in error
+
+
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_every_help_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:

@@ -7,7 +7,7 @@ import pytest
 
 from jkd.losses.fgd import fgd
 from jkd.losses.yolo import yolo_loss
-from jkd.methods import METHODS
+from jkd.methods import METHODS, documented
 from jkd.terms import INPUTS
 
 WITHIN = {"jkd.losses.yolo": yolo_loss, "jkd.losses.fgd": fgd}  # what a term of the module is made of
@@ -26,6 +26,13 @@ def test_a_listed_function_takes_exactly_its_listed_options_and_known_inputs(nam
     listed = set(METHODS[name].options) - OBJECTIVE_OPTIONS
     assert listed <= options if forwards else listed == options
     assert {parameter.name for parameter in parameters} - options <= INPUTS
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_printed_of_a_method_is_its_functions_docstring(name: str) -> None:
+    module, _, function = METHODS[name].function.partition(":")
+    found = inspect.getdoc(getattr(importlib.import_module(module), function))
+    assert documented(name) == found and len(documented(name)) > 40
 
 
 @pytest.mark.parametrize("name", METHODS)
