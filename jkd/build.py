@@ -18,7 +18,7 @@ from jkd.data.object_inputs import Objects
 from jkd.data.text_inputs import Texts
 from jkd.errors import UserError
 from jkd.models import DETECTORS, TEXT_MODELS, build_model
-from jkd.pretrained import bert, hub, vgg
+from jkd.pretrained import bert, hub, torch_images
 from jkd.pretrained import callable as own_function
 from jkd.tasks import Task, make_task
 from jkd.train.dispatch import MeshStep, PmapStep, Step
@@ -97,7 +97,7 @@ class Session:
             elif network.model == "yolo":
                 variables = networks.yolo_variables(network, classes)
             else:
-                variables = vgg.load(network.weights, module, shape)
+                variables = torch_images.load(network.weights, module, shape)
             made_of = {"network": configs.as_dict(network), "variables": digest.of_tree(variables)}
             return Teacher(self.apply_of(network), variables, digest.of_json(made_of))
         return None
@@ -274,7 +274,7 @@ def _check_kind(where: str, network: ConfigDict, dataset: DataSet) -> None:
     augment, kind = network.train.augment, dataset.kind
     reads = "texts" if network.model in TEXT_MODELS else "objects" if network.model in DETECTORS else "images"
     if reads != kind and (kind == "objects" or not network.get("fn", "")):  # what heads mean is the cfg's to say
-        known = {"texts": ", ".join(TEXT_MODELS), "objects": ", ".join(DETECTORS), "images": "mlp or a vgg"}[kind]
+        known = {"texts": ", ".join(TEXT_MODELS), "objects": ", ".join(DETECTORS), "images": "a resnet or vgg"}[kind]
         raise UserError(f"{where}.model: '{network.model}' does not read {kind}. Use {known}.")
     off = {key: value for others in AUGMENTATIONS.values() for key, value in others.items()}
     for key, value in off.items():

@@ -242,6 +242,7 @@ MAY_USE_THE_DISK = {
     "jkd/report/page.py": "a file of the package",
     "jkd/data/digits.py": "a file of the package",
     "jkd/data/trec.py": "files of the package",
+    "jkd/methods.py": "the files of losses, read as text",
     "jkd/data/folder.py": "walks a folder of the disk; a store is walked beside it",
     "jkd/data/listing.py": "the ending of a name",
 }

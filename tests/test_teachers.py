@@ -15,7 +15,7 @@ from jkd import files, run
 from jkd.errors import UserError
 from jkd.models import build_model
 from jkd.pretrained import callable as callable_teacher
-from jkd.pretrained import vgg
+from jkd.pretrained import torch_images
 
 OWN = """
 import jax.numpy as jnp
@@ -138,7 +138,7 @@ def test_vgg_weights_in_torch_layout_teach_from_an_npz(tiny: Any, tmp_path: Path
     config = tiny.config(**changes, **GIVEN, teacher__model="vgg8", teacher__width=1)
     module = build_model(config.teacher, 3)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-    vgg.save(
+    torch_images.save(
         weights, jax.tree.map(lambda leaf: np.abs(0.3 * rng.normal(size=leaf.shape)).astype(np.float32), shapes), module
     )
     run.distill(configs.resolve(config), tmp_path / "run", only="kd/1", replicate=1, quiet=True)

@@ -10,11 +10,19 @@ from jkd.config.defaults import AUTO
 from jkd.config.tree import as_dict, flatten
 from jkd.errors import UserError, did_you_mean
 
+LARGE_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "task": ("classification", "detection"),
     "reduction": ("plain", "elastic"),
     "parallelism": ("jit", "pmap"),
-    "model": ("mlp", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19", "bert", "bigru", "fasttext", "yolo"),
+    "model": (
+        "mlp",
+        *("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"),
+        *("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
+        *("resnet8x4", "resnet32x4", "wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2", "wrn_28_10"),
+        *LARGE_RESNETS,
+        *("bert", "bigru", "fasttext", "yolo"),
+    ),
     "pooling": ("auto", "cls", "mean", "max"),
     "layout": ("cifar", "torchvision"),
     "dtype": ("float32", "bfloat16"),
@@ -200,8 +208,11 @@ def _check_network(network: ConfigDict, where: str) -> None:
     train = network.train
     if train.steps and train.epochs:
         raise UserError(f"{where}.train: steps = {train.steps} and epochs = {train.epochs}. Set one of them to 0.")
-    if network.model == "mlp" and network.layout != "cifar":
-        raise UserError(f"{where}.layout: '{network.layout}' is for a vgg, but {where}.model is 'mlp'.")
+    if network.layout != "cifar" and not (network.model.startswith("vgg") or network.model in LARGE_RESNETS):
+        raise UserError(
+            f"{where}.layout: '{network.layout}' is for a vgg, or a resnet of 18 layers and more for large images, but "
+            f"{where}.model is '{network.model}'."
+        )
     if network.model == "yolo" and not network.cfg:
         raise UserError(f"{where}.cfg: a yolo needs one, a Darknet .cfg or 'small'.")
     if not train.steps and not train.epochs:

@@ -9,9 +9,10 @@ AUTO = "auto"
 
 def _network(model: str, width: int, depth: int) -> dict[str, Any]:
     return dict(
-        model=model,  # images: mlp, vgg8, vgg11, vgg13, vgg16, vgg19; texts: bert, bigru, fasttext; objects: yolo
-        width=width,  # units of a hidden layer, or of the residual stream; vgg: of the first stage (64 as published)
-        depth=depth,  # hidden layers, transformer blocks or recurrent layers; vgg: its name already says
+        model=model,  # images: mlp, vgg8 ..., resnet20 ..., wrn_16_2 ...; texts: bert, bigru, fasttext; objects: yolo
+        width=width,  # units of a hidden layer, or of the residual stream; channels that those of stages are multiples
+        # of: as published 64 for a vgg and resnet18 ..., 16 for resnet20 ..., resnet8x4 ... and wrn_16_2 ...
+        depth=depth,  # hidden layers, transformer blocks or recurrent layers; others have it in their names
         attention_heads=4,  # bert
         feed_forward=0,  # bert: units inside a block; 0 = 4 times the width
         embedding_width=0,  # bert, bigru: width of the word table; 0 = the width (bert: no factorisation)
@@ -27,9 +28,10 @@ def _network(model: str, width: int, depth: int) -> dict[str, Any]:
         cfg="",  # yolo: a Darknet .cfg, or small for one that jkd brings; `weights` or `init` are then .weights of it
         cfg_width=1.0,  # yolo: factor of the filters of the cfg's convolutions
         cfg_depth=1.0,  # yolo: factor of how often the cfg repeats equal residual blocks
-        batch_norm=False,  # mlp only; a CIFAR-layout vgg always has it
+        batch_norm=False,  # mlp, and a vgg of layout torchvision; a resnet and a CIFAR-layout vgg always have it
         dropout=0.0,  # share of units dropped, one key per sample; yolo: above 0 = the cfg's own dropout layers drop
-        layout="cifar",  # vgg: cifar (global average, one dense layer) or torchvision (7x7 pooling, three)
+        layout="cifar",  # cifar or torchvision. vgg: global average and one dense layer, or 7x7 pooling and three;
+        # resnet18 ...: a stem of 3x3, or of 7x7 with stride 2 and a pooling
         dtype="float32",  # compute type: float32 or bfloat16 (parameters stay float32)
         train=dict(
             steps=2000,  # optimiser steps; 0 = take `epochs`

@@ -21,9 +21,23 @@ from jkd.models.bert import Bert
 from jkd.models.bigru import BiGru
 from jkd.models.fasttext import FastText
 from jkd.models.mlp import Mlp
+from jkd.models.resnet import RESNETS, ResNet, WideResNet, build_resnet
 from jkd.models.vgg import STAGES, CifarVgg, TorchvisionVgg, channels_of
 
-__all__ = ["DETECTORS", "TEXT_MODELS", "Bert", "BiGru", "CifarVgg", "FastText", "Mlp", "TorchvisionVgg", "build_model"]
+__all__ = [
+    "DETECTORS",
+    "TEXT_MODELS",
+    "Bert",
+    "BiGru",
+    "CifarVgg",
+    "FastText",
+    "Mlp",
+    "ResNet",
+    "TorchvisionVgg",
+    "WideResNet",
+    "build_model",
+]
+LAYOUTS = ("cifar", "torchvision")
 TEXT_MODELS = ("bert", "bigru", "fasttext")
 DETECTORS = ("yolo",)  # made of a Darknet cfg: see `jkd.models.yolo`
 
@@ -44,24 +58,26 @@ def build_model(
         return Mlp(classes, network.width, network.depth, network.batch_norm, network.dropout, dtype, axis)
     if network.model in TEXT_MODELS:
         return _text_model(network, classes, vocab, pad, longest)
-    if network.model not in STAGES:
-        raise UserError(
-            f"model: unknown '{network.model}'.{did_you_mean(network.model, ['mlp', *STAGES, *TEXT_MODELS])}"
-        )
+    if network.model not in (*STAGES, *RESNETS):
+        known = ["mlp", *STAGES, *RESNETS, *TEXT_MODELS]
+        raise UserError(f"model: unknown '{network.model}'.{did_you_mean(network.model, known)}")
+    if network.layout not in LAYOUTS:
+        raise UserError(f"layout: unknown '{network.layout}'.{did_you_mean(network.layout, LAYOUTS)}")
+    large = network.layout == "torchvision"
+    if network.model in RESNETS:
+        return build_resnet(network.model, classes, network.width, large, network.dropout, dtype, axis)
     stages, channels = STAGES[network.model], channels_of(network.width)
-    if network.layout == "cifar":
+    if not large:
         return CifarVgg(classes, stages, channels, network.dropout, dtype, axis)
-    if network.layout == "torchvision":
-        hidden = 64 * network.width  # 4096 at the published width
-        return TorchvisionVgg(
-            classes, stages, channels, hidden, network.batch_norm, 0.5 if network.dropout else 0.0, dtype, axis
-        )
-    raise UserError(f"layout: unknown '{network.layout}'.{did_you_mean(network.layout, ['cifar', 'torchvision'])}")
+    hidden = 64 * network.width  # 4096 at the published width
+    return TorchvisionVgg(
+        classes, stages, channels, hidden, network.batch_norm, 0.5 if network.dropout else 0.0, dtype, axis
+    )
 
 
 def _text_model(network: ConfigDict, classes: int, vocab: int, pad: int, longest: int) -> nn.Module:
     if vocab < 1:
-        raise UserError(f"model: '{network.model}' reads token ids, but the data are no texts. Use an mlp or a vgg.")
+        raise UserError(f"model: '{network.model}' reads token ids, but the data are no texts. Use a resnet or vgg.")
     common = dict(
         classes=classes, width=network.width, dropout=network.dropout, pad=pad, dtype=jnp.dtype(network.dtype)
     )

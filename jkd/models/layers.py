@@ -66,6 +66,21 @@ def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
 
 
+def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Largest of each 3x3 window, stride 2, one pixel of padding that is never the largest.
+
+    A chain of maxima of shifted images rather than `reduce_window`, for the reasons of `max_pool_2x2`.
+    """
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+
+    def largest(x: Float[Array, "b h w c"], axis: int) -> Float[Array, "b h2 w2 c"]:
+        out = (x.shape[axis] - 3) // 2 + 1
+        shifted = [lax.slice_in_dim(x, start, start + 2 * out - 1, stride=2, axis=axis) for start in range(3)]
+        return jnp.maximum(jnp.maximum(shifted[0], shifted[1]), shifted[2])
+
+    return largest(largest(padded, 1), 2)
+
+
 def adaptive_average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b s s c"]:
     """Average pooling to `size` x `size` cells; cell i has rows floor(i H / size) to ceil((i + 1) H / size).
 

@@ -12,10 +12,10 @@ from jkd import config as configs
 from jkd.build import Session
 from jkd.data.text_inputs import Texts
 from jkd.errors import UserError, some
-from jkd.models import Bert, CifarVgg, TorchvisionVgg
+from jkd.models import Bert
 from jkd.models.yolo import Yolo
 from jkd.places import Path
-from jkd.pretrained import bert, darknet, darknet_weights, vgg
+from jkd.pretrained import bert, darknet, darknet_weights, torch_images
 from jkd.train.state import PyTree
 
 PROGRAM, ABOUT, TOKENIZER = "program.jax", "network.json", "tokenizer.json"
@@ -81,15 +81,15 @@ def _save(folder: Path, module: Any, variables: PyTree, session: Session) -> Non
     """Writes the weights as the network's family has them elsewhere.
 
     bert            `config.json` and `model.safetensors` of Hugging Face (see `jkd.pretrained.bert.save`)
-    vgg             `model.safetensors`, names and axes as torch has them
+    vgg, resnet     `model.safetensors`, names and axes as torch has them
     yolo            `model.cfg`, `model.weights` and `model.names` of Darknet
     all others      `model.safetensors`, names being paths in Flax, `params/hidden0/kernel`
     """
     classes = session.dataset.classes
     if isinstance(module, Bert):
         bert.save(folder, variables, module, dict(enumerate(classes)))
-    elif isinstance(module, CifarVgg | TorchvisionVgg):
-        vgg.save(folder / "model.safetensors", variables, module)
+    elif isinstance(module, torch_images.Network):
+        torch_images.save(folder / "model.safetensors", variables, module)
     elif isinstance(module, Yolo):
         cfg = module.cfg.at_size(*session.dataset.shape[:2])
         files.write_bytes(folder / "model.cfg", darknet.dump(cfg).encode())

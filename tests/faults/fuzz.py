@@ -29,7 +29,7 @@ from jkd.errors import UserError
 from jkd.graph import show, store, taxonomy, views
 from jkd.graph.export import to_json
 from jkd.models.vgg import STAGES, CifarVgg
-from jkd.pretrained import vgg
+from jkd.pretrained import torch_images
 from jkd.pretrained.tensors import read_tree
 from jkd.train import metrics, record
 
@@ -218,7 +218,7 @@ def kinds(
 ) -> dict[str, tuple[int, Callable[[], Path], Callable[[Path], Any]]]:
     """kind -> (share of the mutants, write one and say where, load it)."""
     weights = scratch / "whole.safetensors"
-    vgg.save(weights, NETWORK.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32)), NETWORK)
+    torch_images.save(weights, NETWORK.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32)), NETWORK)
     tree = save({"params/a/kernel": np.ones((3, 4), np.float32), "params/a/bias": np.arange(4)})
     rng = np.random.default_rng(0)
     edges = "source,target,weight\n" + "".join(f"{a},{b},{rng.random():.3f}\n" for a, b in itertools.pairwise(IDS))
@@ -285,7 +285,7 @@ def kinds(
         "weights of a vgg": (
             10,
             either(bytes_of(whole, "w.safetensors"), bytes_of(whole, "w.safetensors", header_changed)),
-            lambda path: vgg.load(path, NETWORK, (32, 32, 3)),
+            lambda path: torch_images.load(path, NETWORK, (32, 32, 3)),
         ),
         "variables": (
             12,
@@ -340,7 +340,7 @@ def main(source: Path, scratch: Path, count: int, seed: int) -> None:
     chance = random.Random(seed)
     found = {}
     prepared = kinds(source, scratch, chance)
-    vgg.load(scratch / "whole.safetensors", NETWORK, (32, 32, 3))
+    torch_images.load(scratch / "whole.safetensors", NETWORK, (32, 32, 3))
     use_graph(source)
     start = peak()
     for kind, (share, write, use) in prepared.items():

@@ -22,8 +22,8 @@ from jkd.data import open_dataset
 from jkd.errors import UserError
 from jkd.graph import taxonomy
 from jkd.graph.views import file_view
-from jkd.models.vgg import STAGES
-from jkd.pretrained import vgg
+from jkd.models.vgg import STAGES, CifarVgg
+from jkd.pretrained import torch_images
 from jkd.pretrained.tensors import read_tree
 
 
@@ -79,7 +79,7 @@ def _data(path: Path) -> Any:
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
-    "teacher.weights": lambda path: vgg.load(path, NETWORK, (32, 32, 3)),
+    "teacher.weights": lambda path: torch_images.load(path, NETWORK, (32, 32, 3)),
     "teacher.variables": read_tree,
     "finished variables": compress.load_variables,
     "predictions": files.read_arrays,
@@ -87,7 +87,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "graph.taxonomy": lambda path: taxonomy.load(path, ("a", "b")),
     "data.path": _data,
 }
-NETWORK = vgg.CifarVgg(3, STAGES["vgg8"], (2, 3, 4, 5, 6))
+NETWORK = CifarVgg(3, STAGES["vgg8"], (2, 3, 4, 5, 6))
 
 
 @pytest.mark.fault(21)

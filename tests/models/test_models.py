@@ -16,10 +16,15 @@ KINDS = {
     "mlp_bfloat16": dict(model="mlp", width=8, depth=1, batch_norm=True, dtype="bfloat16"),
     "cifar": dict(model="vgg8", width=2),
     "cifar_bfloat16": dict(model="vgg8", width=2, dtype="bfloat16", dropout=0.3),
+    "resnet": dict(model="resnet8", width=2),
+    "resnet_large": dict(model="resnet18", width=2, layout="torchvision", dtype="bfloat16", dropout=0.3),
+    "resnet_bottleneck": dict(model="resnet50", width=1),
+    "wide_resnet": dict(model="wrn_16_2", width=2, dropout=0.3),
     "torchvision": dict(model="vgg11", width=1, layout="torchvision"),
     "torchvision_norm": dict(model="vgg11", width=1, layout="torchvision", batch_norm=True, dropout=0.3),
 }
 WITH_NORM = ("mlp_batch_norm", "mlp_bfloat16", "cifar", "cifar_bfloat16", "torchvision_norm")
+WITH_NORM += ("resnet", "resnet_large", "resnet_bottleneck", "wide_resnet")
 IMAGES = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
 
 

@@ -18,7 +18,7 @@ from jkd import build, cli, digest, files, parts, random
 from jkd import config as configs
 from jkd.errors import UserError
 from jkd.parts import export as exporting
-from jkd.pretrained import bert, darknet, darknet_weights, vgg
+from jkd.pretrained import bert, darknet, darknet_weights, torch_images
 from jkd.pretrained.tensors import read_tree
 
 # What runs an exported program where there is no jkd: it prints the logits' digest.
@@ -37,6 +37,7 @@ SHAPES |= {"graph": {"views": ("teacher", "crop")}}
 NETWORKS = {
     "mlp": (DIGITS, {"model": "mlp", "width": 8, "depth": 1, "batch_norm": True}),
     "vgg": (DIGITS, {"model": "vgg8", "width": 4}),
+    "resnet": (DIGITS, {"model": "resnet8", "width": 4}),
     "bert": (TREC, {"model": "bert", "width": 16, "depth": 1, "attention_heads": 2, "embedding_width": 8}),
     "bigru": (TREC, {"model": "bigru", "width": 8, "depth": 1}),
     "fasttext": (TREC, {"model": "fasttext", "width": 8, "rows": 64, "hidden": 8}),
@@ -140,8 +141,8 @@ def test_the_weights_are_read_back_by_their_family(written: Any):
         assert (cfg.net.height, cfg.net.width) == session.dataset.shape[:2]
         back = digest.flatten(darknet_weights.load(folder / "model.weights", cfg)[0])
         assert (folder / "model.names").read_text().split() == list(session.dataset.classes)
-    elif network.model.startswith("vgg"):
-        back = digest.flatten(vgg.load(folder / "model.safetensors", module, session.dataset.shape))
+    elif network.model.startswith(("vgg", "resnet")):
+        back = digest.flatten(torch_images.load(folder / "model.safetensors", module, session.dataset.shape))
     else:
         back = digest.flatten(read_tree(folder / "model.safetensors"))
     assert set(back) == set(flat)

@@ -1,11 +1,13 @@
-"""Torch-layout VGG weights in safetensors, read and written.
+"""Torch-layout weights of networks for images in safetensors, read and written.
 
-Keys are `block0.0.weight` ... in the CIFAR layout and `features.0.weight` ... in torchvision's.
+Keys of a VGG are `block0.0.weight` ... in the CIFAR layout and `features.0.weight` ... in torchvision's; of a ResNet
+`conv1.weight`, `layer1.0.conv1.weight`, `layer2.0.downsample.0.weight`, `fc.weight` ... in both, as torchvision and the
+shared CIFAR code bases have them; of a wide one `block1.layer.0.bn1.weight`, `block2.layer.0.convShortcut.weight` ....
 
 Torch keeps convolutions as `[O, I, 3, 3]` and dense kernels as `[O, I]`; jkd as `[3, 3, I, O]` and `[I, O]`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,15 +17,16 @@ from jaxtyping import Array
 
 from jkd import digest, files, places, random
 from jkd.errors import UserError
-from jkd.models import CifarVgg, TorchvisionVgg
+from jkd.models import CifarVgg, ResNet, TorchvisionVgg, WideResNet
+from jkd.models.resnet import EXPANSION
 from jkd.places import Path
 from jkd.pretrained.tensors import FLOATS, Tensors, nested, opened
 
-Vgg = CifarVgg | TorchvisionVgg
+Network = CifarVgg | TorchvisionVgg | ResNet | WideResNet
 IGNORED = "num_batches_tracked"  # torch's step counter, of no use without a momentum of None
 
 
-def load(path: str | Path, module: Vgg, input_shape: tuple[int, ...]) -> dict[str, Any]:
+def load(path: str | Path, module: Network, input_shape: tuple[int, ...]) -> dict[str, Any]:
     """Reads the variables of `module` from a torch-layout file.
 
     Args:
@@ -43,16 +46,15 @@ def load(path: str | Path, module: Vgg, input_shape: tuple[int, ...]) -> dict[st
     with opened(path) as tensors:
         problems = list(_mismatches(tensors, {names[leaf]: shape for leaf, shape in shapes.items()}))
         if problems:
-            layout = "cifar" if isinstance(module, CifarVgg) else "torchvision"
             raise UserError(
-                f"{path} does not fit this vgg of layout '{layout}' with {len(names)} tensors. Check model, "
+                f"{path} does not fit this {type(module).__name__} of {len(names)} tensors. Check model, "
                 "width, layout, batch_norm and the number of classes. It has\n  " + "\n  ".join(problems)
             )
         flat = {leaf: _read(tensors, names[leaf]) for leaf in shapes}
     return nested(flat, str(path))
 
 
-def save(path: str | Path, variables: dict[str, Any], module: Vgg) -> None:
+def save(path: str | Path, variables: dict[str, Any], module: Network) -> None:
     """Writes variables of `module` as float32 in torch layout: `load` gives them back, torch reads them."""
     names, flat = _names(module), digest.flatten(variables)
     if set(names) != set(flat):
@@ -63,9 +65,15 @@ def save(path: str | Path, variables: dict[str, Any], module: Vgg) -> None:
     )
 
 
-def _names(module: Vgg) -> dict[str, str]:
+def _names(module: Network) -> dict[str, str]:
     """Leaf path -> torch name, for every leaf."""
-    return dict(_cifar_names(module) if isinstance(module, CifarVgg) else _torchvision_names(module))
+    made: dict[type, Callable[[Any], Iterator[tuple[str, str]]]] = {
+        CifarVgg: _cifar_names,
+        TorchvisionVgg: _torchvision_names,
+        ResNet: _resnet_names,
+        WideResNet: _wide_resnet_names,
+    }
+    return dict(made[type(module)](module))
 
 
 def _cifar_names(module: CifarVgg) -> Iterator[tuple[str, str]]:
@@ -87,13 +95,50 @@ def _torchvision_names(module: TorchvisionVgg) -> Iterator[tuple[str, str]]:
         yield from _weight_and_bias(f"classifier{layer}", "kernel", f"classifier.{3 * layer}")
 
 
+def _resnet_names(module: ResNet) -> Iterator[tuple[str, str]]:
+    yield "params/stem_conv/kernel", "conv1.weight"
+    yield from _norm("stem_norm", "bn1")
+    width = module.stem
+    for stage, blocks in enumerate(module.blocks):
+        out = module.channels[stage] * (EXPANSION if module.bottleneck else 1)
+        for block in range(blocks):
+            leaf, torch = f"stage{stage}_block{block}", f"layer{stage + 1}.{block}"
+            for layer in range(3 if module.bottleneck else 2):
+                yield f"params/{leaf}_conv{layer}/kernel", f"{torch}.conv{layer + 1}.weight"
+                yield from _norm(f"{leaf}_norm{layer}", f"{torch}.bn{layer + 1}")
+            if not block and (stage or width != out):
+                yield f"params/{leaf}_short_conv/kernel", f"{torch}.downsample.0.weight"
+                yield from _norm(f"{leaf}_short_norm", f"{torch}.downsample.1")
+        width = out
+    yield from _weight_and_bias("classifier", "kernel", "fc")
+
+
+def _wide_resnet_names(module: WideResNet) -> Iterator[tuple[str, str]]:
+    yield "params/stem_conv/kernel", "conv1.weight"
+    width = module.stem
+    for stage, blocks in enumerate(module.blocks):
+        for block in range(blocks):
+            leaf, torch = f"stage{stage}_block{block}", f"block{stage + 1}.layer.{block}"
+            for layer in range(2):
+                yield from _norm(f"{leaf}_norm{layer}", f"{torch}.bn{layer + 1}")
+                yield f"params/{leaf}_conv{layer}/kernel", f"{torch}.conv{layer + 1}.weight"
+            if width != module.channels[stage]:
+                yield f"params/{leaf}_short_conv/kernel", f"{torch}.convShortcut.weight"
+            width = module.channels[stage]
+    yield from _norm("last_norm", "bn1")
+    yield from _weight_and_bias("classifier", "kernel", "fc")
+
+
 def _conv_and_norm(stage: int, layer: int, conv: str, norm: str | None) -> Iterator[tuple[str, str]]:
     yield from _weight_and_bias(f"block{stage}_conv{layer}", "kernel", conv)
     if norm:
-        leaf = f"block{stage}_norm{layer}"
-        yield from _weight_and_bias(leaf, "scale", norm)
-        yield f"batch_stats/{leaf}/mean", f"{norm}.running_mean"
-        yield f"batch_stats/{leaf}/var", f"{norm}.running_var"
+        yield from _norm(f"block{stage}_norm{layer}", norm)
+
+
+def _norm(leaf: str, torch: str) -> Iterator[tuple[str, str]]:
+    yield from _weight_and_bias(leaf, "scale", torch)
+    yield f"batch_stats/{leaf}/mean", f"{torch}.running_mean"
+    yield f"batch_stats/{leaf}/var", f"{torch}.running_var"
 
 
 def _weight_and_bias(leaf: str, weight: str, torch: str) -> Iterator[tuple[str, str]]:
@@ -101,7 +146,7 @@ def _weight_and_bias(leaf: str, weight: str, torch: str) -> Iterator[tuple[str, 
     yield f"params/{leaf}/bias", f"{torch}.bias"
 
 
-def _expected(module: Vgg, input_shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+def _expected(module: Network, input_shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
     images = jnp.zeros((1, *input_shape), jnp.float32)
     return digest.flatten(jax.eval_shape(module.init, random.key("init", 0), images))
 

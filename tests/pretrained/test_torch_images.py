@@ -12,7 +12,7 @@ from jkd import digest
 from jkd.errors import UserError
 from jkd.models import CifarVgg, TorchvisionVgg
 from jkd.models.vgg import STAGES
-from jkd.pretrained import vgg
+from jkd.pretrained import torch_images
 
 CIFAR = (8, 16, 32, 64, 64)
 TORCHVISION = (8, 16, 32, 32, 32)
@@ -40,20 +40,20 @@ def small():
 
 @pytest.fixture
 def tensors(small, tmp_path):
-    vgg.save(tmp_path / "whole.safetensors", small, SMALL)
+    torch_images.save(tmp_path / "whole.safetensors", small, SMALL)
     return load_file(tmp_path / "whole.safetensors")
 
 
 def _load(tmp_path, tensors):
     save_file(tensors, tmp_path / "w.safetensors")
-    return vgg.load(tmp_path / "w.safetensors", SMALL, SHAPE)
+    return torch_images.load(tmp_path / "w.safetensors", SMALL, SHAPE)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_logits_and_features_equal_golden(shared, name):
     module, folder = MODULES[name], shared / "golden" / "vgg"
     golden = np.load(folder / f"{name}.npz", allow_pickle=False)
-    variables = vgg.load(folder / f"{name}.safetensors", module, golden["images"].shape[1:])
+    variables = torch_images.load(folder / f"{name}.safetensors", module, golden["images"].shape[1:])
     logits, taps = jax.jit(module.apply)(variables, golden["images"])
     assert _relative(logits, golden["logits"]) < 1e-5
     features = [f"stage{stage}" for stage in range(5)] + ["embedding"]
@@ -65,7 +65,7 @@ def test_logits_and_features_equal_golden(shared, name):
 def test_a_file_comes_back_tensor_by_tensor(shared, tmp_path, name):
     path = shared / "golden" / "vgg" / f"{name}.safetensors"
     shape = (64, 64, 3) if name.startswith("torchvision") else SHAPE
-    vgg.save(tmp_path / "again.safetensors", vgg.load(path, MODULES[name], shape), MODULES[name])
+    torch_images.save(tmp_path / "again.safetensors", torch_images.load(path, MODULES[name], shape), MODULES[name])
     again, before = load_file(tmp_path / "again.safetensors"), load_file(path)
     before = {key: value for key, value in before.items() if not key.endswith("num_batches_tracked")}
     assert digest.of_leaves(again) == digest.of_leaves(before)
@@ -105,7 +105,7 @@ def test_another_number_of_classes_is_a_mismatch(tensors, tmp_path):
     save_file(tensors, tmp_path / "w.safetensors")
     other = CifarVgg(3, SMALL.stages, SMALL.channels)
     with pytest.raises(UserError, match=r"classifier.weight is \[2, 6\], expected \[3, 6\]"):
-        vgg.load(tmp_path / "w.safetensors", other, SHAPE)
+        torch_images.load(tmp_path / "w.safetensors", other, SHAPE)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -138,15 +138,15 @@ HUGE = json.dumps({"classifier.bias": {"dtype": "F32", "shape": [2**40], "data_o
 def test_a_malformed_file_is_refused(tmp_path, content):
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(UserError, match="not a readable safetensors file"):
-        vgg.load(tmp_path / "w.safetensors", SMALL, SHAPE)
+        torch_images.load(tmp_path / "w.safetensors", SMALL, SHAPE)
 
 
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a file"):
-        vgg.load(tmp_path, SMALL, SHAPE)
+        torch_images.load(tmp_path, SMALL, SHAPE)
 
 
 def test_saving_variables_of_another_module_is_refused(small, tmp_path):
     with pytest.raises(UserError, match="block0_conv1"):
-        vgg.save(tmp_path / "w.safetensors", small, CifarVgg(2, STAGES["vgg13"], SMALL.channels))
+        torch_images.save(tmp_path / "w.safetensors", small, CifarVgg(2, STAGES["vgg13"], SMALL.channels))
     assert not list(tmp_path.iterdir())
