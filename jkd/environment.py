@@ -203,17 +203,13 @@ def required() -> tuple[str, ...]:
     return tuple(re.sub(r"[-_.]+", "-", name[0]).lower() for name in names if name)
 
 
-def cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def threads() -> dict[str, int | None]:
     """XLA's pool on CPU: as many threads as NPROC says, else as there are cores to run on; at least one a device."""
     given = os.environ.get("NPROC", "")
     pinned = int(given) if given.isdigit() and int(given) else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     devices = jax.local_device_count() if jax.default_backend() == "cpu" else 1
-    return {"pool": max(pinned or cores(), devices), "pinned": pinned}
+    return {"pool": max(pinned or cores, devices), "pinned": pinned}
 
 
 @functools.cache

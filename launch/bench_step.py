@@ -11,7 +11,8 @@ For each config (narrow VGG13 -> VGG8 on 32x32 images, and the digits MLP, unles
     checksums        the step as training records it, over one without
     digests          shares of the time of `train.digest_every` steps: of the copy of the state, which the steps wait
                      for, and of its SHA-256, which a thread takes
-    elastic / plain  the elastic step of --shards virtual shards over the plain one (not where one call is many steps:
+    elastic / plain  the elastic step of --shards virtual shards, in a process of its own with the pool of threads that
+                     `jkd distill` gives it, over the plain one, both with checksums (not where one call is many steps:
                      there both are one program), and the share of it that the loss of the global batch takes
 
 each the median, with quartiles, of interleaved pairs of calls that take turns in who goes first; one call is
@@ -20,6 +21,8 @@ The exit code is 0 whatever they are.
 """
 
 import argparse
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +55,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--shards", type=int, default=8, help="of the elastic step")
+    parser.add_argument("--serve", default="", help=argparse.SUPPRESS)  # a student: see `Served`
     options = parser.parse_args()
+    if options.serve:
+        return serve(options.config[0], options.serve, options.width, options.batch, options.shards)
     xla.set_flags()
     for spec in options.config or CONFIGS:
         bench(spec, options.width, options.batch, options.pairs, options.shards)
@@ -78,9 +84,10 @@ def bench(spec: str, width: int, batch: int, pairs: int, shards: int) -> None:
         share = 1 / (calls * np.median(times[0], axis=0)[0])
         print(f"    digests: {copy * share:.5f} for the copies, {hashed * share:.5f} in a thread")
         if each.program.settings.steps_per_call == 1:
-            elastic = ElasticStep(each.program, shards, jax.devices())
-            show(f"{name}: elastic / plain", interleave(Runner(session, each, bound(elastic)), fused[name], pairs))
-            print(f"    of which the global loss: {share_of_global(session, each, shards):.3f}")
+            recorded = Runner(session, each, bound(each.step), True)
+            with Served(spec, name, width, batch, shards) as elastic:
+                show(f"{name}: elastic / plain", interleave(elastic, recorded, pairs))
+                print(f"    of which the global loss: {elastic.ask('share')[0]:.3f}")
     if len(fused) == 2:
         show("graph / kd", interleave(fused["knowledge_graph"], fused["kd"], pairs))
 
@@ -216,6 +223,48 @@ class Runner:
         return time.perf_counter() - start, time.process_time() - processor
 
 
+class Served:
+    """A `Runner` of the elastic step in a process of its own: the pool's size is decided when jax starts."""
+
+    def __init__(self, spec: str, name: str, width: int, batch: int, shards: int) -> None:
+        numbers = {"width": width, "batch": batch, "shards": shards}
+        flags = [f"--config={spec}", f"--serve={name}", *(f"--{key}={value}" for key, value in numbers.items())]
+        command = [sys.executable, __file__, *flags]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, what: str) -> list[float]:
+        """Its answer to a word, see `serve`."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
+        return [float(number) for number in self.process.stdout.readline().split()]
+
+    def seconds(self) -> tuple[float, float]:
+        """As `Runner.seconds`."""
+        elapsed, processor = self.ask("seconds")
+        return elapsed, processor
+
+    def __enter__(self) -> "Served":
+        self.seconds()  # waits until it has compiled
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
+
+
+def serve(spec: str, name: str, width: int, batch: int, shards: int) -> None:
+    """Answers `seconds`, of a call of a student's elastic step, and `share`, of the global loss in it."""
+    xla.set_flags("elastic", shards=shards)
+    session = synthetic(changed(configs.load(spec), width, batch))
+    compiled = program_of(session, name)
+    runner = Runner(session, compiled, bound(ElasticStep(compiled.program, shards, jax.devices())), True)
+    for line in sys.stdin:
+        if line.strip() == "seconds":
+            print(*runner.seconds(), flush=True)
+        else:
+            print(share_of_global(session, compiled, shards), flush=True)
+
+
 def knowledge(program: Program, graph: ConfigDict, width: int) -> Knowledge:
     """A random graph's arrays, those that the program reads."""
     needs, shape = program.objective.needs, (len(graph.views), NODES, graph.k)
@@ -232,7 +281,7 @@ def knowledge(program: Program, graph: ConfigDict, width: int) -> Knowledge:
 Times = list[tuple[float, float]]
 
 
-def interleave(one: Runner, two: Runner, pairs: int) -> tuple[Times, Times]:
+def interleave(one: Runner | Served, two: Runner | Served, pairs: int) -> tuple[Times, Times]:
     """Seconds of each call of both, in pairs; they take turns in going first."""
     times: tuple[Times, Times] = ([], [])
     for pair in range(pairs):

@@ -49,8 +49,8 @@ config="$1"
 workdir="${2:?$usage}"
 flags=("${@:3}")
 
-# The thread pool has a part in the bits on CPU: the same on every node, whatever else a node has.
-export NPROC="${NPROC:-${SLURM_CPUS_PER_TASK:-8}}"
+# The thread pool has a part in the bits on CPU: the same in every job, as jkd sets it for elastic reduction.
+export NPROC="${NPROC:-8}"
 
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
   mapfile -t every < <(students "$config" "${flags[@]}")

@@ -51,7 +51,7 @@ class ElasticStep(Listed):
         self._loss = jax.jit(self._loss_of)
         self._backward = jax.jit(lambda backward, cotangent: backward(cotangent))
         self._finish = jax.jit(self._finish_of)
-        self._threaded = False  # not in the first step: jax's settings, with which it is traced, are this thread's
+        self._ready: dict[tuple[Any, ...], Callable[..., Any]] = {}  # compiled, by program, device and shapes
 
     def rows(self, batch: int) -> slice:
         if self.program.crosses:  # partners may stand in any shard
@@ -85,32 +85,44 @@ class ElasticStep(Listed):
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """One optimiser step, as `Program.train_step`."""
         copies = {device: self._put((state.params, state.batch_stats), device) for device in set(self.devices)}
+        pieces = self._pieces(batch, fixed)
+        alike = [(device, _shapes(piece)) for piece, device in zip(pieces, self.devices, strict=True)]
         forward = [
             (*copies[device], self._put(piece, device), *fixed[device])
-            for piece, device in zip(self._pieces(batch, fixed), self.devices, strict=True)
+            for piece, device in zip(pieces, self.devices, strict=True)
         ]
-        backwards, sides = zip(*self._of_each_shard(self._shard, forward), strict=True)
+        backwards, sides = zip(*self._of_each_shard(self._shard, forward, alike), strict=True)
         passed = self._everyones(sides)
         loss, terms, own, cotangents = self._loss(state, passed)
         backward = [
             (backward, self._put(cotangents[shard], device))
             for shard, device, backward in zip(self.own, self.devices, backwards, strict=True)
         ]
-        grads = self._everyones(self._of_each_shard(self._backward, backward))
-        self._threaded = True
+        grads = self._everyones(self._of_each_shard(self._backward, backward, alike))
         rest = [(out.stats, out.checksums) for out in passed]
         state, norm, row = self._finish(state, grads, own, rest, record)
         return state, {"loss": loss, **terms, "gradient_norm": norm, "checksums": row}
 
-    def _of_each_shard(self, program: Callable[..., Any], given: list[tuple[Any, ...]]) -> list[Any]:
+    def _of_each_shard(self, program: Any, given: list[tuple[Any, ...]], alike: list[tuple[Any, ...]]) -> list[Any]:
         """What the program makes of each own shard's arguments, in order.
 
-        A CPU runs what one thread sends it one after the other, and has cores left over: a shard is small. So threads
-        send it shards, as many at a time as there are cores; which of them is done first changes no bit.
+        A CPU runs what one thread sends it one after the other, and its pool of threads, too large for so small a
+        shard, waits by spinning. So as many threads send it shards as the pool has; which of them is done first changes
+        no bit. They send what this thread has compiled: jax's settings, with which a program is traced, are a thread's
+        own.
+
+        Args:
+          program: jitted.
+          given: its arguments, of each shard.
+          alike: of each shard, what decides the program that it needs: its device, and the shapes of its samples.
         """
-        if self.home.platform != "cpu" or not self._threaded:
+        if self.home.platform != "cpu":
             return [program(*each) for each in given]
-        return list(_threads().map(lambda each: jax.block_until_ready(program(*each)), given))
+        for each, like in zip(given, alike, strict=True):
+            if (program, like) not in self._ready:
+                self._ready[program, like] = program.lower(*each).compile()
+        ready = [self._ready[program, like] for like in alike]
+        return list(_threads().map(lambda run, each: jax.block_until_ready(run(*each)), ready, given))
 
     def _pieces(self, batch: Batch, fixed: dict[jax.Device, Any]) -> list[Any]:
         """The batch of each own shard; prepared already where samples are mixed across shards."""
@@ -164,9 +176,13 @@ class ElasticStep(Listed):
         return [jax.tree.map(lambda leaf, shard=shard: leaf[shard], together) for shard in range(self.shards)]
 
 
+def _shapes(tree: PyTree) -> tuple[Any, ...]:
+    return tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree))
+
+
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(environment.cores(), thread_name_prefix="shard")
+    return ThreadPoolExecutor(environment.threads()["pool"], thread_name_prefix="shard")
 
 
 class Passed(NamedTuple):

@@ -65,11 +65,9 @@ def jkd(tmp_path: Path, tools: Any) -> None:
 
 
 def test_slurm_starts_one_process_a_task(tools: Any):
-    done = tools(
-        "slurm.sh", "c.py", "work dir", "--config.data.pool=3", SLURM_CPUS_PER_TASK="6", SLURM_GPUS_ON_NODE="3"
-    )
+    done = tools("slurm.sh", "c.py", "work dir", "--config.data.pool=3", SLURM_GPUS_ON_NODE="3")
     assert done.stdout == (
-        "srun NPROC=6 IDS=0,1,2 jkd distill --distributed --config=c.py --workdir=work dir --quiet "
+        "srun NPROC=8 IDS=0,1,2 jkd distill --distributed --config=c.py --workdir=work dir --quiet "
         "--config.data.pool=3\n"
     )
     done = tools("slurm.sh", "c.py", "w", SLURM_NTASKS_PER_NODE="8", SLURM_GPUS_ON_NODE="8", NPROC="2")
