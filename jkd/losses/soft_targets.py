@@ -34,7 +34,7 @@ def dkd(
     student, teacher = (each.astype(jnp.float32) / temperature for each in (student_logits, teacher_logits))
     teacher = jax.lax.stop_gradient(teacher)
     of_target = kl_divergence(jnp.exp(_target_or_not(teacher, target)), _target_or_not(student, target))
-    others = [jax.nn.log_softmax(jnp.where(target, MASKED, each)) for each in (student, teacher)]
+    others = [_among_others(each, target) for each in (student, teacher)]
     among_others = kl_divergence(jnp.exp(others[1]), others[0])
     return temperature**2 * jnp.mean(alpha * of_target + beta * among_others)
 
@@ -119,11 +119,9 @@ def nkd(
     target = class_of(teacher_logits, label_target, labelled)
     student, teacher = student_logits.astype(jnp.float32), jax.lax.stop_gradient(teacher_logits.astype(jnp.float32))
 
-    def among_others(logits: Float[Array, "b c"]) -> Float[Array, "b c"]:
-        return jax.nn.log_softmax(jnp.where(target, MASKED, logits / temperature))
-
     own = jnp.where(target, jax.nn.softmax(teacher) * jax.nn.log_softmax(student), 0.0)
-    others = jnp.where(target, 0.0, jnp.exp(among_others(teacher)) * among_others(student))
+    ours, theirs = (_among_others(each / temperature, target) for each in (student, teacher))
+    others = jnp.where(target, 0.0, jnp.exp(theirs) * ours)
     return -jnp.mean(jnp.sum(own + gamma * temperature**2 * others, axis=-1))
 
 
@@ -189,6 +187,11 @@ def class_of(
     known = (labelled > 0)[:, None]
     score = jnp.where(known, label_target.astype(jnp.float32), teacher_logits.astype(jnp.float32))
     return jax.nn.one_hot(jnp.argmax(score, axis=-1), score.shape[-1], dtype=jnp.bool_)
+
+
+def _among_others(logits: Float[Array, "b c"], target: Bool[Array, "b c"]) -> Float[Array, "b c"]:
+    """Log-probabilities among the classes but the target, whose own is of no meaning."""
+    return jax.nn.log_softmax(jnp.where(target, MASKED, logits))
 
 
 def _target_or_not(logits: Float[Array, "b c"], target: Bool[Array, "b c"]) -> Float[Array, "b 2"]:
