@@ -7,48 +7,34 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-FEW_CHANNELS = 4  # up to here XLA's CPU takes longer for a convolution's weight gradient than for patches
+from jkd.models.convolution import convolve
 
 # Normal with variance 2 / (9 * channels out), as both published VGG code bases draw their convolutions.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-class Conv3x3(nn.Module):
-    """3x3 convolution with bias, stride 1, one pixel of zero padding: `[B, H, W, I] -> [B, H, W, O]`.
+class Conv(nn.Module):
+    """Convolution with zero padding that keeps the size: `[B, H, W, I] -> [B, H2, W2, O]`, H2 = ceil(H / stride).
 
-    Parameters `kernel` float32 `[3, 3, I, O]` and `bias` float32 `[O]`; He-normal (fan out) and zero at the
-    start. With few input channels it is computed as a matrix product over patches, which is the same sum in
-    another order.
+    Parameters `kernel` float32 `[size, size, I, O]` and, unless `bias` is False, `bias` float32 `[O]`; He-normal (fan
+    out) and zero at the start. `size` is odd; an even side and a stride of 2 are padded on both sides alike, as torch
+    does.
     """
 
     features: int
+    size: int = 3
+    stride: int = 1
+    bias: bool = True
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
-        inputs = x.shape[-1]
-        kernel = self.param("kernel", conv_init, (3, 3, inputs, self.features), jnp.float32)
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        kernel = self.param("kernel", conv_init, (self.size, self.size, x.shape[-1], self.features), jnp.float32)
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.size // 2)
+        if not self.bias:
+            return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        x, kernel, bias = x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
-        if inputs <= FEW_CHANNELS:
-            y = _by_patches(x, kernel)
-        else:
-            y = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return y + bias.reshape(1, 1, 1, -1)
-
-
-def _by_patches(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]) -> Float[Array, "b h w o"]:
-    """The convolution as one matrix product.
-
-    Patches lie in rows of `[9 I, B H W]`, copied an image row at a time; side by side in the last axis they
-    would be copied a few numbers at a time, which costs more than the product.
-    """
-    b, height, width, inputs = x.shape
-    padded = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    shifted = [padded[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    rows = jnp.stack(shifted).reshape(9 * inputs, b * height * width)
-    flat = lax.dot_general(rows, kernel.reshape(9 * inputs, -1), (((0,), (0,)), ((), ())))
-    return flat.reshape(b, height, width, -1)
+        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
 
 def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:

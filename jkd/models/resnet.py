@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
-from jkd.models.layers import batch_norm, conv_init, dropout, max_pool_3x3
+from jkd.models.layers import Conv, batch_norm, dropout, max_pool_3x3
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ResNet(nn.Module):
     ) -> tuple[Float[Array, "b k"], dict[str, Float[Array, "b ..."]]]:
         """Returns float32 logits `[B, classes]` and the taps."""
         size, stride = (7, 2) if self.large else (3, 1)
-        x = _conv(self.dtype, images.astype(self.dtype), self.stem, size, stride, "stem_conv")
+        x = _conv(self.dtype, self.stem, size, stride, "stem_conv")(images)
         taps = {"preact0": batch_norm(x, "stem_norm", train, self.axis)}
         x = taps["stage0"] = nn.relu(taps["preact0"])
         x = max_pool_3x3(x) if self.large else x
@@ -106,11 +106,10 @@ class ResNet(nn.Module):
         y = x
         for layer, (width, size, step) in enumerate(plan):
             y = nn.relu(y) if layer else y
-            y = batch_norm(
-                _conv(self.dtype, y, width, size, step, f"{name}_conv{layer}"), f"{name}_norm{layer}", train, self.axis
-            )
+            y = _conv(self.dtype, width, size, step, f"{name}_conv{layer}")(y)
+            y = batch_norm(y, f"{name}_norm{layer}", train, self.axis)
         if stride > 1 or x.shape[-1] != out:
-            x = _conv(self.dtype, x, out, 1, stride, f"{name}_short_conv")
+            x = _conv(self.dtype, out, 1, stride, f"{name}_short_conv")(x)
             x = batch_norm(x, f"{name}_short_norm", train, self.axis)
         return x + y
 
@@ -138,7 +137,7 @@ class WideResNet(nn.Module):
         self, images: Float[Array, "b h w c"], train: bool = False, keys: Key[Array, " b"] | None = None
     ) -> tuple[Float[Array, "b k"], dict[str, Float[Array, "b ..."]]]:
         """Returns float32 logits `[B, classes]` and the taps."""
-        x = _conv(self.dtype, images.astype(self.dtype), self.stem, 3, 1, "stem_conv")
+        x = _conv(self.dtype, self.stem, 3, 1, "stem_conv")(images)
         taps, layer = {"stage0": x}, 0
         for stage, blocks in enumerate(self.blocks):
             for block in range(blocks):
@@ -148,25 +147,20 @@ class WideResNet(nn.Module):
                     taps[f"preact{stage}"] = normed
                 y = nn.relu(normed)
                 if x.shape[-1] != out:
-                    x = _conv(self.dtype, y, out, 1, stride, f"{name}_short_conv")
-                y = _conv(self.dtype, y, out, 3, stride, f"{name}_conv0")
+                    x = _conv(self.dtype, out, 1, stride, f"{name}_short_conv")(y)
+                y = _conv(self.dtype, out, 3, stride, f"{name}_conv0")(y)
                 y = nn.relu(batch_norm(y, f"{name}_norm1", train, self.axis))
                 y = dropout(y, self.dropout if train else 0.0, keys, layer)
-                x, layer = x + _conv(self.dtype, y, out, 3, 1, f"{name}_conv1"), layer + 1
+                x, layer = x + _conv(self.dtype, out, 3, 1, f"{name}_conv1")(y), layer + 1
             taps[f"stage{stage + 1}"] = x
         last = taps[f"preact{len(self.blocks)}"] = batch_norm(x, "last_norm", train, self.axis)
         embedding = taps["embedding"] = nn.relu(last).astype(jnp.float32).mean(axis=(1, 2))
         return nn.Dense(self.classes, dtype=self.dtype, name="classifier")(embedding).astype(jnp.float32), taps
 
 
-def _conv(
-    dtype: jnp.dtype, x: Float[Array, "b h w i"], features: int, size: int, stride: int, name: str
-) -> Float[Array, "b h2 w2 o"]:
-    """A convolution without bias, padded on both sides alike, as torch does; to be called in a compact method."""
-    around = [(size // 2, size // 2)] * 2
-    return nn.Conv(
-        features, (size, size), stride, around, use_bias=False, dtype=dtype, kernel_init=conv_init, name=name
-    )(x)
+def _conv(dtype: jnp.dtype, features: int, size: int, stride: int, name: str) -> Conv:
+    """A convolution without bias; to be made in a compact method."""
+    return Conv(features, size, stride, False, dtype, name=name)
 
 
 def build_resnet(

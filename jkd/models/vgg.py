@@ -5,7 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from jkd.errors import UserError
-from jkd.models.layers import Conv3x3, adaptive_average_pool, batch_norm, dropout, max_pool_2x2
+from jkd.models.layers import Conv, adaptive_average_pool, batch_norm, dropout, max_pool_2x2
 
 # Convolutions per stage. vgg8 is not in the paper; it is the usual CIFAR student.
 STAGES = {
@@ -100,7 +100,7 @@ def _stage(
 ) -> tuple[Float[Array, "b h w o"], Float[Array, "b h w o"]]:
     """What the last ReLU of a stage is given, and what it makes of it."""
     for layer in range(model.stages[stage]):
-        x = Conv3x3(model.channels[stage], dtype=model.dtype, name=f"block{stage}_conv{layer}")(x)
+        x = Conv(model.channels[stage], dtype=model.dtype, name=f"block{stage}_conv{layer}")(x)
         if with_norm:
             x = batch_norm(x, f"block{stage}_norm{layer}", train, model.axis)
         before, x = x, nn.relu(x)

@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 from jkd.errors import UserError
+from jkd.models.convolution import convolve
 from jkd.models.darknet import (
     AvgPool,
     Cfg,
@@ -26,8 +27,7 @@ from jkd.models.darknet import (
     YoloHead,
     shapes,
 )
-from jkd.models.depthwise import depthwise
-from jkd.models.layers import FEW_CHANNELS, max_pool_2x2
+from jkd.models.layers import max_pool_2x2
 from jkd.models.norm import BatchNorm
 
 # To the variance, as OpenCV's importer; Darknet adds it to the deviation, its later releases 1e-5 to the variance.
@@ -142,7 +142,8 @@ class _Conv(nn.Module):
         init = nn.initializers.normal(0.01) if self.head else kernel_init
         shape = (layer.size, layer.size, inputs // layer.groups, layer.filters)
         kernel = self.param("kernel", init, shape, jnp.float32).astype(self.dtype)
-        x = convolve(x, kernel, layer)
+        padding = layer.padding * layer.dilation
+        x = convolve(x, kernel, layer.stride, padding, layer.dilation, layer.groups)
         if layer.batch_normalize:
             return x
         head = self.head
@@ -156,28 +157,6 @@ def head_bias(head: YoloHead) -> Float[Array, " o"]:
     """Where the biases of a head's convolution start: zero, and the logit of `OBJECTNESS`."""
     row = jnp.zeros((5 + head.classes,), jnp.float32).at[4].set(math.log(OBJECTNESS / (1 - OBJECTNESS)))
     return jnp.tile(row, len(head.mask))
-
-
-def convolve(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "k k g o"], layer: Convolutional
-) -> Float[Array, "b h2 w2 o"]:
-    """The convolution of a layer, without bias, in the formulation that suits its shape."""
-    inputs, padding = x.shape[-1], layer.padding * layer.dilation
-    if layer.groups == inputs > 1:
-        return depthwise(x, kernel, layer.stride, padding, layer.dilation)
-    if layer.size == layer.stride == layer.groups == 1 and not padding:
-        return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-    if inputs <= FEW_CHANNELS and layer.dilation == layer.groups == 1:
-        return _by_patches(x, kernel, layer.stride, padding)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (layer.stride, layer.stride),
-        ((padding, padding), (padding, padding)),
-        rhs_dilation=(layer.dilation, layer.dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=layer.groups,
-    )
 
 
 def max_pool(x: Float[Array, "b h w c"], size: int, stride: int, padding: int) -> Float[Array, "b h2 w2 c"]:
@@ -256,23 +235,6 @@ def _add(x: Float[Array, "b h w c"], other: Float[Array, "b h w d"]) -> Float[Ar
 def _part(x: Float[Array, "b h w c"], route: Route) -> Float[Array, "b h w d"]:
     channels = x.shape[-1] // route.groups
     return x[..., route.group_id * channels : (route.group_id + 1) * channels]
-
-
-def _by_patches(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"], stride: int, padding: int
-) -> Float[Array, "b h2 w2 o"]:
-    """One matrix product over patches, for images, whose few channels XLA's CPU convolves slowly."""
-    size = kernel.shape[0]
-    padded = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    height, width = ((side - size) // stride + 1 for side in padded.shape[2:])
-    patches = [
-        padded[:, :, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
-        for i in range(size)
-        for j in range(size)
-    ]
-    rows = jnp.stack(patches).reshape(size * size * x.shape[-1], -1)
-    flat = lax.dot_general(rows, kernel.reshape(-1, kernel.shape[-1]), (((0,), (0,)), ((), ())))
-    return flat.reshape(x.shape[0], height, width, -1)
 
 
 def _check_images(cfg: Cfg, images: Float[Array, "b h w c"]) -> None:

@@ -4,27 +4,38 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jkd.models.layers import Conv3x3, adaptive_average_pool, dropout, max_pool_2x2
+from jkd.models.layers import Conv, adaptive_average_pool, dropout, max_pool_2x2
 
 
 def _normal(seed: int, *shape: int) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-@pytest.mark.parametrize("inputs", [1, 3, 4, 5])
-def test_conv3x3_equals_the_convolution_of_lax_for_few_and_many_channels(inputs):
-    x, conv = _normal(0, 2, 7, 5, inputs), Conv3x3(6)
-    variables = conv.init(jax.random.key(1), x)
-    variables["params"]["bias"] = jnp.arange(6, dtype=jnp.float32)
-    kernel = variables["params"]["kernel"]
-    numbers = ("NHWC", "HWIO", "NHWC")
-    plain = lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=numbers)
-    expected = plain + jnp.arange(6, dtype=jnp.float32).reshape(1, 1, 1, 6)
-    np.testing.assert_allclose(conv.apply(variables, x), expected, atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_conv_is_padded_on_both_sides_alike_and_adds_its_bias(size, stride, bias):
+    x, conv = _normal(0, 2, 8, 6, 5), Conv(6, size, stride, bias)
+    params = conv.init(jax.random.key(1), x)["params"]
+    assert params.keys() == ({"kernel", "bias"} if bias else {"kernel"})
+    added = jnp.arange(6, dtype=jnp.float32) if bias else jnp.zeros(6)
+    params |= {"bias": added} if bias else {}
+    edges, numbers = ((size // 2, size // 2),) * 2, ("NHWC", "HWIO", "NHWC")
+    expected = lax.conv_general_dilated(x, params["kernel"], (stride, stride), edges, dimension_numbers=numbers)
+    expected += added.reshape(1, 1, 1, 6)
+    made = conv.apply({"params": params}, x)
+    assert made.shape == (2, -(-8 // stride), -(-6 // stride), 6)
+    np.testing.assert_allclose(made, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_conv3x3_starts_he_normal_over_the_fan_out():
-    kernel = Conv3x3(64).init(jax.random.key(0), jnp.zeros((1, 4, 4, 64)))["params"]["kernel"]
+def test_conv_computes_in_its_type_and_keeps_its_parameters_in_float32():
+    conv = Conv(6, dtype=jnp.dtype(jnp.bfloat16))
+    variables = conv.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    assert conv.apply(variables, jnp.zeros((1, 4, 4, 3))).dtype == jnp.bfloat16
+
+
+def test_conv_starts_he_normal_over_the_fan_out():
+    kernel = Conv(64).init(jax.random.key(0), jnp.zeros((1, 4, 4, 64)))["params"]["kernel"]
     assert float(kernel.std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
 
 

@@ -6,8 +6,8 @@ from jax import lax
 
 from jkd import digest
 from jkd.errors import UserError
-from jkd.models.darknet import Convolutional, Dropout, shapes
-from jkd.models.yolo import Yolo, convolve, max_pool, upsample
+from jkd.models.darknet import Dropout, shapes
+from jkd.models.yolo import Yolo, max_pool, upsample
 from jkd.pretrained import darknet, darknet_weights
 
 MODELS = ("yolo-fastest-1.1", "yolo-fastest-1.1-xl")
@@ -85,25 +85,24 @@ def test_one_layer_is_what_its_formula_says(x):
     np.testing.assert_allclose(heads[0][:, :, :, 0], rows, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("size", "stride", "groups", "dilation"),
-    [(1, 1, 1, 1), (1, 2, 1, 1), (3, 1, 1, 1), (5, 2, 1, 1), (2, 1, 1, 1), (3, 2, 2, 2), (3, 2, 4, 2), (3, 1, 1, 2)],
-)
-def test_every_formulation_of_a_convolution_is_the_one_of_lax(x, size, stride, groups, dilation):
-    layer = Convolutional(8, size, stride, size // 2, groups, dilation)
-    kernel = jax.random.normal(jax.random.key(0), (size, size, 4 // groups, 8))
-    pad = layer.padding * layer.dilation
+@pytest.mark.parametrize(("size", "stride", "groups", "dilation"), [(3, 2, 2, 2), (5, 1, 1, 1), (3, 2, 4, 1)])
+def test_size_stride_groups_and_dilation_of_a_layer_are_those_of_its_cfg(x, size, stride, groups, dilation):
+    module = _network(
+        f"[convolutional]\nfilters=8\nsize={size}\nstride={stride}\ngroups={groups}\ndilation={dilation}\n"
+        "pad=1\nactivation=linear"
+    )
+    variables = module.init(jax.random.key(0), x)
+    pad = size // 2 * dilation
     expected = lax.conv_general_dilated(
         x,
-        kernel,
+        variables["params"]["conv0"]["kernel"],
         (stride, stride),
         ((pad, pad), (pad, pad)),
-        rhs_dilation=(layer.dilation,) * 2,
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
-    made = jax.jit(convolve, static_argnums=2)(x, kernel, layer)
-    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(module.apply(variables, x)[1]["neck0"], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("side", "size", "stride", "padding"), [
