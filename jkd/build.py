@@ -1,4 +1,7 @@
-"""From config to objects: the one place that knows names. Compiled programs are kept, so each compiles once a run."""
+"""From config to objects: the one place that knows names. Compiled programs are kept, so each compiles once a run.
+
+Where they come to be too many for the system they are let go, and those that are wanted again compile again.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -186,6 +189,9 @@ class Session:
             seen.pop(irrelevant, None)
         key = digest.of_json([seen, steps, id(teacher) if teacher else 0, where == "teacher"])
         if key not in self._programs:
+            if xla.crowded():  # a table of many methods: what was compiled for the rows before goes
+                self._programs.clear()
+                jax.clear_caches()
             settings = network.train
             sharding.check_batch(self.parts, settings.batch, settings.accumulate, where)
             own, theirs = self.inputs_of(network), self.inputs_of(self.config.teacher)

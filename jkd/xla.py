@@ -13,6 +13,7 @@ CPU_FUSION = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIB
 GPU_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 THREADS = 8  # of XLA's pool on CPU, where it is to be the same everywhere; at least the number of devices
 LARGEST = 2**16  # characters of a file of flags that are read
+AREAS, MOST_AREAS = "/proc/self/maps", "/proc/sys/vm/max_map_count"  # of this process's memory; of any process's
 KNOWN_TO = ((0, 10),)  # jaxlib releases that know the flag; others would refuse to start
 
 
@@ -64,6 +65,19 @@ def flags() -> list[str]:
     """The flags in force, sorted: of several of a name the last, without the number of devices to pretend."""
     last = {flag.partition("=")[0]: flag for flag in _given().split()}
     return sorted(flag for name, flag in last.items() if name != "--xla_force_host_platform_device_count")
+
+
+def crowded() -> bool:
+    """Whether this process has half of the areas of memory that Linux grants it.
+
+    Every program compiled for the CPU takes tens of them. Where there are no more, however much memory is free, LLVM
+    ends the process.
+    """
+    try:
+        with open(AREAS, "rb") as areas, open(MOST_AREAS, "rb") as most:
+            return 2 * sum(1 for _ in areas) > int(most.read())
+    except (OSError, ValueError):  # no Linux
+        return False
 
 
 def _given() -> str:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from jkd import build, objective
+from jkd import build, objective, xla
 from jkd import config as configs
 from jkd.build import Session, steps_of
 from jkd.errors import UserError
@@ -53,6 +54,23 @@ def test_equal_networks_share_their_forward_pass(session: Session):
     assert session.apply_of(students.kd) is not session.apply_of(students.wider)
     one, other = (session.predictor(session.apply_of(it), it) for it in (students.kd, students.joined))
     assert one is other
+
+
+def test_programs_are_let_go_only_for_a_new_one_and_only_where_the_system_wants_it(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+):
+    first, joined = _program(session, "kd"), _program(session, "joined")
+    monkeypatch.setattr(xla, "crowded", lambda: True)
+    assert _program(session, "kd") is first and _program(session, "joined") is joined
+    hottest = configs.as_dict(session.config.students["hotter"])
+    hottest["objective"]["kd"]["temperature"] = 9.0
+    with session.config.unlocked():
+        session.config.students["hottest"] = ConfigDict(hottest)
+    _program(session, "hottest")
+    assert _program(session, "kd") is not first
+    monkeypatch.setattr(xla, "crowded", lambda: False)
+    assert _program(session, "joined") is not joined
+    assert _program(session, "joined") is _program(session, "random")
 
 
 def test_a_teacher_of_another_function_is_another_program(session: Session):

@@ -82,6 +82,21 @@ def test_a_second_time_nothing_is_made(tiny: Any, copied: Path, compilations: An
 
 
 @pytest.mark.usefixtures("no_report")
+def test_programs_that_were_let_go_in_between_move_no_bit(
+    tiny: Any, done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cleared = []
+    clear = run.build.jax.clear_caches
+    monkeypatch.setattr(run.build.xla, "crowded", lambda: True)
+    monkeypatch.setattr(run.build.jax, "clear_caches", lambda: cleared.append(clear()))
+    run.distill(tiny.config(replicates=1), tmp_path / "crowded", quiet=True)
+    assert len(cleared) >= 4  # teacher and students
+    for path in (tmp_path / "crowded").glob("replicates/0/**/digests.jsonl"):
+        there = done.workdir / path.relative_to(tmp_path / "crowded")
+        assert path.read_text() == there.read_text()
+
+
+@pytest.mark.usefixtures("no_report")
 def test_what_is_added_is_all_that_is_made(tiny: Any, copied: Path):
     before = _times(copied)
     config = tiny.config(seeds=(0, 1, 5))

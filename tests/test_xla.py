@@ -78,3 +78,38 @@ def test_a_file_of_flags_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("XLA_FLAGS", str(tmp_path / "nothing.txt"))
     with pytest.raises(UserError, match=r"XLA_FLAGS names a file that cannot be read: .*nothing\.txt"):
         xla.flags()
+
+
+@pytest.mark.parametrize(("areas", "most", "crowded"), [(10, "20", False), (11, "20\n", True), (10, "many", False)])
+def test_crowded_is_more_than_half_of_what_the_system_grants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, areas: int, most: str, crowded: bool
+):
+    (tmp_path / "maps").write_text("an area\n" * areas)
+    (tmp_path / "most").write_text(most)
+    monkeypatch.setattr(xla, "AREAS", str(tmp_path / "maps"))
+    monkeypatch.setattr(xla, "MOST_AREAS", str(tmp_path / "most"))
+    assert xla.crowded() == crowded
+
+
+def test_nothing_is_crowded_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(xla, "AREAS", "nowhere")
+    assert not xla.crowded()
+
+
+@pytest.mark.skipif(not Path(xla.AREAS).is_file(), reason="the system does not say how many areas a process has")
+def test_letting_compiled_programs_go_gives_their_areas_back():
+    code = """
+import gc, jax, jax.numpy as jnp
+count = lambda: sum(1 for _ in open(%r))
+kept = [jax.jit(lambda x, i=i: jnp.sort(x + i).sum()) for i in range(20)]
+before = count()
+for each in kept:
+    each(jnp.ones(50))
+full = count()
+jax.clear_caches()
+gc.collect()
+print(full - before, count() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code % xla.AREAS], capture_output=True, text=True, timeout=120)
+    taken, left = map(int, done.stdout.split())
+    assert taken > 40 and left < taken / 4, done.stderr
