@@ -3,14 +3,16 @@
     python launch/repeat.py again    [--config=...] [--times=20]   R0: the same command again
     python launch/repeat.py kill     [--times=20]                  R1: killed after every step, and at so many instants
     python launch/repeat.py topology [--cells=54]                  R2: devices x processes x workers x cores
+    python launch/repeat.py devices  [--config=...]                R2: on 1, 2, 4 and 8 devices of one process
 
 Each prints how many runs gave the digests of the first: of every part's variables and of the chain of its training.
-`again` takes a config as it stands; the other two `configs/repeat.py`, with elastic reduction, or a variant of it:
-`:text`, `:objects` and, for `kill`, `:plain`. The student that is killed is the config's first by name, or
-`--student`, and has to be one of a step a call. `--cells` and `--times` pick an evenly spread sample; `--after=N`
-leaves out the first N cells but the first of all, which the others are held against: the whole takes an hour or more,
-and can so be made in parts. With `--jobs=N`, `topology` and `kill` make N runs at a time, each on two cores of its
-own. Flags that are not known here go to `jkd distill`. The exit code is 1 when any differs.
+`again` and `devices` take any config as it stands, the latter with elastic reduction; the other two
+`configs/repeat.py`, which has it, or a variant of it: `:text`, `:objects` and, for `kill`, `:plain`. The student that
+is killed is the config's first by name, or `--student`, and has to be one of a step a call. `--cells` and `--times`
+pick an evenly spread sample; `--after=N` leaves out the first N cells but the first of all, which the others are held
+against: the whole takes an hour or more, and can so be made in parts. With `--jobs=N`, `topology` and `kill` make N
+runs at a time, each on two cores of its own. Flags that are not known here go to `jkd distill`. The exit code is 1 when
+any differs.
 """
 
 import argparse
@@ -35,7 +37,7 @@ from jkd import config as configs
 ROOT = Path(__file__).resolve().parents[1]
 DEVICES, PROCESSES, WORKERS, CORES = (1, 2, 4, 8), (1, 2, 4), (0, 1, 4), (1, 2)
 Made = tuple[str, dict[str, str]]  # what a run is called, and its digests
-LIMIT = 900  # seconds a run may take
+LIMIT = 3600  # seconds a run may take
 
 # Ends the process with SIGKILL once the step has been computed, before anything of it is written.
 KILL_AFTER = """
@@ -58,7 +60,7 @@ for kind in (elastic.ElasticStep, dispatch.MeshStep):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("again", "kill", "topology"))
+    parser.add_argument("what", choices=("again", "kill", "topology", "devices"))
     parser.add_argument("--config", default="configs/repeat.py")
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--cells", type=int, default=54)
@@ -68,7 +70,8 @@ def main() -> int:
     options, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="jkd-repeat-") as folder:
         work = Path(folder)
-        runs = {"again": again, "kill": kill, "topology": topology}[options.what](work, options, flags)
+        what = {"again": again, "kill": kill, "topology": topology, "devices": devices}[options.what]
+        runs = what(work, options, flags)
         expected, alike, tried = None, 0, 0
         for label, found in runs:
             if expected is None:
@@ -177,6 +180,15 @@ def topology(work: Path, options: argparse.Namespace, flags: list[str]) -> Itera
     taken = cells[2 * apart // 3 :: apart][: options.cells]
     taken = [*taken[:1], *taken[max(1, options.after) :]]
     yield from side_by_side([functools.partial(run, cell) for cell in taken], options.jobs)
+
+
+def devices(work: Path, options: argparse.Namespace, flags: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """R2 of a whole config: devices that the CPU pretends to be."""
+    for count in DEVICES:
+        place, host = work / str(count), {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+        distill(place, options.config, ["--config.reduction=elastic", *flags], environment=host)
+        yield f"{count} devices", digests(place)
+        shutil.rmtree(place)
 
 
 def side_by_side(runs: list[Callable[[list[int]], Made]], jobs: int) -> Iterator[Made]:

@@ -7,7 +7,9 @@ All rows share the yolo term on the true boxes, the steps, the size and the teac
 few labels `plain` sees annotated images alone, and of the others' batches half is annotated
 (`sampling.labelled_share`), so that a step of theirs has half the true boxes of one of `plain`. Rows with
 `pseudo_labels` learn the boxes that the teacher is sure of in images that nobody has annotated, too: with all labels
-there are none, and they are what they are without it. Variants are those of `configs/bccd.py`.
+there are none, and they are what they are without it. Variants are those of `configs/bccd.py`, and one more:
+  on_top   images without labels come on top of those with: batches of all rows but `plain` are twice as large, which
+           gives a step of theirs the true boxes of one of `plain`, and costs twice the time
 """
 
 from pathlib import Path
@@ -17,12 +19,19 @@ from ml_collections import ConfigDict
 
 from jkd import config as base
 
+ON_TOP = "on_top"
+
 
 def get_config(arg: str = "") -> ConfigDict:
-    config = base.load(f"{Path(__file__).parents[1] / 'bccd.py'}:{arg}")
+    names = arg.split(",")
+    config = base.load(f"{Path(__file__).parents[1] / 'bccd.py'}:{','.join(name for name in names if name != ON_TOP)}")
     config.name = "bccd_methods"
+    rows = students()
+    if ON_TOP in names:
+        for name in rows.keys() - {"plain"}:
+            rows[name]["train"] = {"batch": 2 * config.student.train.batch}
     with config.unlocked():
-        config.students = ConfigDict(students())
+        config.students = ConfigDict(rows)
     config.report.reference = "plain"
     return config
 
