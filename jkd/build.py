@@ -3,6 +3,7 @@
 Where they come to be too many for the system they are let go, and those that are wanted again compile again.
 """
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -192,6 +193,7 @@ class Session:
             if xla.crowded():  # a table of many methods: what was compiled for the rows before goes
                 self._programs.clear()
                 jax.clear_caches()
+                gc.collect()  # steps refer to themselves
             settings = network.train
             sharding.check_batch(self.parts, settings.batch, settings.accumulate, where)
             own, theirs = self.inputs_of(network), self.inputs_of(self.config.teacher)

@@ -205,11 +205,10 @@ def required() -> tuple[str, ...]:
 
 def threads() -> dict[str, int | None]:
     """XLA's pool on CPU: as many threads as NPROC says, else as there are cores to run on; at least one a device."""
-    given = os.environ.get("NPROC", "")
-    pinned = int(given) if given.isdigit() and int(given) else None
+    pinned = xla.pinned()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     devices = jax.local_device_count() if jax.default_backend() == "cpu" else 1
-    return {"pool": max(pinned or cores, devices), "pinned": pinned}
+    return {"pool": max(cores if pinned is None else pinned, devices), "pinned": pinned}
 
 
 @functools.cache

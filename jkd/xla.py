@@ -1,6 +1,7 @@
 """XLA flags that jkd asks for, set in one place before jax looks for devices. What the user set in `XLA_FLAGS` wins."""
 
 import os
+import re
 import sys
 import warnings
 from importlib import metadata
@@ -12,6 +13,7 @@ CPU_FUSION = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIB
 # Neither operations that add in no fixed order nor a choice among kernels by their speed (which implies another order).
 GPU_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 THREADS = 8  # of XLA's pool on CPU, where it is to be the same everywhere; at least the number of devices
+INT32 = 2**31 - 1
 LARGEST = 2**16  # characters of a file of flags that are read
 AREAS, MOST_AREAS = "/proc/self/maps", "/proc/sys/vm/max_map_count"  # of this process's memory; of any process's
 KNOWN_TO = ((0, 10),)  # jaxlib releases that know the flag; others would refuse to start
@@ -47,7 +49,7 @@ def set_flags(reduction: str = "plain", deterministic: bool = True, shards: int 
     missing = [flag for flag in missing if flag.split("=")[0] not in given]
     if missing:
         wanted["XLA_FLAGS"] = " ".join([*given.split(), *missing])
-    if reduction == "elastic" and "NPROC" not in os.environ:
+    if reduction == "elastic" and pinned() is None:
         wanted["NPROC"] = str(max(THREADS, shards))
     if wanted and _in_use():
         settings = " ".join(f"{key}={value!r}" for key, value in wanted.items())
@@ -65,6 +67,13 @@ def flags() -> list[str]:
     """The flags in force, sorted: of several of a name the last, without the number of devices to pretend."""
     last = {flag.partition("=")[0]: flag for flag in _given().split()}
     return sorted(flag for name, flag in last.items() if name != "--xla_force_host_platform_device_count")
+
+
+def pinned() -> int | None:
+    """The number that XLA reads in `NPROC`; None where it reads none and takes that of the cores."""
+    given = re.fullmatch(r"\s*([+-]?\d+)\s*", os.environ.get("NPROC", ""), re.ASCII)
+    number = int(given[1]) if given and len(given[1]) <= len(str(INT32)) + 1 else INT32 + 1
+    return max(0, number) if -INT32 <= number <= INT32 else None
 
 
 def crowded() -> bool:

@@ -40,7 +40,7 @@ from jkd.data.sources import ArraySource
 from jkd.tasks import make_task
 from jkd.train.elastic import ElasticStep
 from jkd.train.given import Knowledge
-from jkd.train.record import of_parts, parts_of
+from jkd.train.record import leaves_of, parts_of
 from jkd.train.step import Program
 
 CONFIGS = ["configs/cifar10.py:small", "configs/digits.py"]
@@ -139,7 +139,7 @@ def digest_seconds(state: Any, times: int = 5) -> tuple[float, float]:
         start = time.perf_counter()
         copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), parts_of(state))
         copied = time.perf_counter()
-        of_parts(copy)
+        leaves_of(copy)
         took.append((copied - start, time.perf_counter() - copied))
     copy_time, hash_time = np.median(took, axis=0)
     return float(copy_time), float(hash_time)

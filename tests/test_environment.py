@@ -152,12 +152,18 @@ def test_another_package_is_told_where_both_are_known(here: dict[str, Any]):
     assert not source_differences(older, moved)
 
 
-@pytest.mark.parametrize(("given", "pool"), [("7", 7), ("1", 4), ("", None), ("many", None)])
+@pytest.mark.parametrize(
+    ("given", "pool"),
+    [
+        *[("7", 7), (" 7", 7), ("+7 ", 7), ("1", 4), ("0", 4), ("-3", 4)],  # as XLA reads them
+        *[("", None), ("many", None), ("7x", None), ("7 7", None), ("9" * 10, None), ("9" * 5000, None)],
+    ],
+)
 def test_the_pool_is_as_pinned_but_one_thread_a_device(monkeypatch: pytest.MonkeyPatch, given: str, pool: int | None):
     monkeypatch.setenv("NPROC", given)
     monkeypatch.setattr(jax, "local_device_count", lambda: 4)
     found = environment.threads()
-    assert found["pinned"] == (int(given) if given.isdigit() else None)
+    assert found["pinned"] == (None if pool is None else max(0, int(given)))
     assert found["pool"] == (pool or max(4, len(os.sched_getaffinity(0))))
 
 

@@ -54,7 +54,8 @@ class EncodedSource:
         pixels = np.empty((len(index), *self.shape), np.uint8)
         for row, i in enumerate(index):
             try:
-                image = decode(self._listing.blobs[int(i)].read(), self._rules)
+                data = unchanged(self._listing.blobs[int(i)].read(), self._digests[int(i)])
+                image = decode(data, self._rules)
             except Unreadable as why:
                 raise UserError(f"{self.name}: {self.id(int(i))} {why}. Replace or remove it.") from None
             if image.shape[:2] != self.shape[:2]:
@@ -113,6 +114,17 @@ def _on_demand(listing: Listing, rules: Rules, allowed: int | None) -> EncodedSo
     good_listing = take(listing, good)
     shape = _one_size(good_listing, [(h, w, 1 if grey else 3) for (h, w, grey), _ in heads])
     return EncodedSource(good_listing, rules, shape, [sha for _, sha in heads], skipped)
+
+
+def unchanged(data: bytes, sha: str) -> bytes:
+    """The bytes of a file that is read again, if they are still those whose SHA-256 the run goes by.
+
+    Raises:
+      Unreadable: they are not.
+    """
+    if hashlib.sha256(data).hexdigest() != sha:
+        raise Unreadable("has changed since the run began")
+    return data
 
 
 def sift(

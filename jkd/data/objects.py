@@ -179,7 +179,8 @@ class ObjectSource:
     def _decoded(self, i: int) -> np.ndarray:
         assert self._rules is not None
         try:
-            return _laid(self._blobs[i].read(), self._rules, self.canvas, self._placements[i].image)
+            data = encoded.unchanged(self._blobs[i].read(), self._digests[i])
+            return _laid(data, self._rules, self.canvas, self._placements[i].image)
         except Unreadable as why:
             raise UserError(f"{self.name}: {self.id(i)} {why}. Replace or remove it.") from None
 

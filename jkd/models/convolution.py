@@ -71,10 +71,11 @@ def _formulation(x: Float[Array, "b h w i"], kernel: Float[Array, "k k g o"], st
     size = kernel.shape[0]
     if jax.default_backend() != "cpu" or size > LARGEST_PATCH or not isinstance(batch, int):
         return "lax"
-    if inputs <= FEW_CHANNELS or min(height, width) < size:
-        return "patches"
     rows, columns = ((side + 2 * padding - size) // stride + 1 for side in (height, width))
-    return "patches" if batch * rows * columns <= FEW_PIXELS else "lax"
+    if min(rows, columns) < 1:  # nothing comes out
+        return "lax"
+    few = inputs <= FEW_CHANNELS or min(height, width) < size or batch * rows * columns <= FEW_PIXELS
+    return "patches" if few else "lax"
 
 
 def _by_columns(
@@ -91,10 +92,14 @@ def _by_columns(
 def _by_rows(
     x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"], stride: int, padding: int
 ) -> Float[Array, "b h2 w2 o"]:
-    """Patches are rows of `[B H2 W2, k k I]`, copied a pixel at a time."""
-    padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    """Patches are rows of `[B H2 W2, k k I]`, copied a pixel at a time.
+
+    All in float32: the gradient of a pixel is a sum over the patches that it is in, and not to be rounded on the way.
+    """
+    wide, flat = x.astype(jnp.float32), kernel.reshape(-1, kernel.shape[-1]).astype(jnp.float32)
+    padded = jnp.pad(wide, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows = jnp.concatenate(_taps(padded, kernel.shape[0], stride, 1), axis=-1)
-    return (rows.reshape(-1, rows.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])).reshape(*rows.shape[:3], -1)
+    return (rows.reshape(-1, rows.shape[-1]) @ flat).reshape(*rows.shape[:3], -1).astype(x.dtype)
 
 
 def _taps(padded: Array, size: int, stride: int, axis: int) -> list[Array]:

@@ -65,12 +65,13 @@ class ElasticStep(Listed):
 
     def bind(self, teacher: PyTree, knowledge: Knowledge, run: Run) -> Advance:
         fixed = {device: jax.device_put((teacher, knowledge, run), device) for device in self.places}
+        kind = _shapes((teacher, knowledge, run))  # a program is shared by graphs of several sizes
 
         def advance(state: TrainState, chunk: Batch) -> tuple[TrainState, dict[str, Any]]:
             lines = []
             for index in range(int(chunk["count"])):
                 batch = {key: value[index] for key, value in chunk.items() if np.ndim(value)}
-                state, metrics = self._step(state, batch, fixed, bool(chunk["record"]))
+                state, metrics = self._step(state, batch, fixed, kind, bool(chunk["record"]))
                 lines.append(metrics)
             return state, {key: jnp.stack([line[key] for line in lines]) for key in lines[0]}
 
@@ -81,12 +82,12 @@ class ElasticStep(Listed):
         return tree if len(self.places) == 1 else jax.device_put(tree, device)
 
     def _step(
-        self, state: TrainState, batch: Batch, fixed: dict[jax.Device, Any], record: bool
+        self, state: TrainState, batch: Batch, fixed: dict[jax.Device, Any], kind: tuple[Any, ...], record: bool
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """One optimiser step, as `Program.train_step`."""
         copies = {device: self._put((state.params, state.batch_stats), device) for device in set(self.devices)}
         pieces = self._pieces(batch, fixed)
-        alike = [(device, _shapes(piece)) for piece, device in zip(pieces, self.devices, strict=True)]
+        alike = [(device, kind, _shapes(piece)) for piece, device in zip(pieces, self.devices, strict=True)]
         forward = [
             (*copies[device], self._put(piece, device), *fixed[device])
             for piece, device in zip(pieces, self.devices, strict=True)
@@ -114,7 +115,7 @@ class ElasticStep(Listed):
         Args:
           program: jitted.
           given: its arguments, of each shard.
-          alike: of each shard, what decides the program that it needs: its device, and the shapes of its samples.
+          alike: of each shard, what decides the program that it needs: its device, and the shapes of what it is given.
         """
         if self.home.platform != "cpu":
             return [program(*each) for each in given]

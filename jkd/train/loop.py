@@ -131,7 +131,7 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             if _passed(settings.digest_every, before, step) or step == steps:
                 flush()
                 if record:
-                    record.digest(state, float(metrics["loss"][count - 1]))
+                    record.digest(state, float(metrics["loss"][count - 1]), step == steps)
             logs = _passed(settings.log_every, before, step) or step == last
             if logs:
                 flush()

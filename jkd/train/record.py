@@ -77,7 +77,7 @@ class Record:
         self._rows = files.appender(folder / ROWS)
         self._lines = files.appender(folder / LINES)
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="jkd-digest")
-        self._pending: list[tuple[Line, Future[dict[str, str]]]] = []
+        self._pending: list[tuple[Line, bool, Future[dict[str, dict[str, str]]]]] = []
 
     def add(self, rows: UInt32[np.ndarray, "s leaves"]) -> None:
         """Appends the rows of the steps just done."""
@@ -85,8 +85,10 @@ class Record:
         self._since.append(data)
         files.append(self._rows, data)
 
-    def digest(self, state: TrainState, loss: float) -> None:
+    def digest(self, state: TrainState, loss: float, last: bool = False) -> None:
         """Takes a copy of the state for the next line. Rows up to it have been added.
+
+        The `last` line lists the digests of all leaves: there is no row of a next step that would tell them apart.
 
         It waits only for a hash that is still being made of the digest before: two copies are the most in memory.
         """
@@ -94,7 +96,7 @@ class Record:
         copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), parts_of(state))
         line = {"step": int(state.step), "loss": float(loss).hex(), "rows": digest.of_bytes(b"".join(self._since))}
         self._since = []
-        self._pending.append((line, self._hasher.submit(of_parts, copy)))
+        self._pending.append((line, last, self._hasher.submit(leaves_of, copy)))
 
     @property
     def mark(self) -> str:
@@ -103,9 +105,12 @@ class Record:
 
     def flush(self, wait: bool = False) -> None:
         """Writes the lines whose state is hashed; with `wait`, all."""
-        while self._pending and (wait or self._pending[0][1].done()):
-            line, hashed = self._pending[0]
-            self.chain = _chained(self.chain, line | {"parts": hashed.result()}, into=line)
+        while self._pending and (wait or self._pending[0][2].done()):
+            line, last, hashed = self._pending[0]
+            leaves = hashed.result()
+            self.chain = _chained(self.chain, line | {"parts": of_parts(leaves)}, into=line)
+            if last:
+                line["leaves"] = leaves
             files.append(self._lines, (json.dumps(line) + "\n").encode())
             self._pending.pop(0)
 
@@ -152,6 +157,9 @@ def _lines(path: Path, rows: np.ndarray) -> tuple[Line, ...]:
         try:
             line = json.loads(text)
             again = {key: line[key] for key in ("step", "loss", "rows", "parts")}
+            if "leaves" in line:
+                again["leaves"] = line["leaves"]
+                again["parts"] = of_parts(line["leaves"])
             last = int(line["step"])
             if last <= len(rows):  # the rest was cut off with the rows
                 again["rows"] = digest.of_bytes(_bytes(rows[first:last]))
@@ -239,6 +247,11 @@ def parts_of(state: TrainState) -> dict[str, Any]:
     return {part: getattr(state, part) for part in PARTS if jax.tree.leaves(getattr(state, part))}
 
 
-def of_parts(tree: dict[str, Any]) -> dict[str, str]:
-    """SHA-256 of each part of a state, as `parts_of` gives it."""
-    return {part: digest.of_tree(leaves) for part, leaves in tree.items()}
+def leaves_of(tree: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """SHA-256 of each leaf of each part of a state, as `parts_of` gives it, by its path in the part."""
+    return {part: digest.of_leaves(leaves) for part, leaves in tree.items()}
+
+
+def of_parts(leaves: dict[str, dict[str, str]]) -> dict[str, str]:
+    """SHA-256 of each part of a state, of what `leaves_of` gives."""
+    return {part: digest.of_json(each) for part, each in leaves.items()}

@@ -21,7 +21,7 @@ from jkd.places import Path
 from jkd.train import checkpoint
 from jkd.train.checksum import STAGES
 from jkd.train.loop import Fit
-from jkd.train.record import Kept, Leaves, of_given, of_parts, parts_of
+from jkd.train.record import Kept, Leaves, Line, leaves_of, of_given, of_parts, parts_of
 from jkd.train.state import TrainState
 
 SHOWN = 8  # leaves that are told by name
@@ -126,8 +126,7 @@ def rerun(setup: Fit, record: Kept, stored: "Stored", first: int = 0, last: int 
         if parting is None and step in lines:
             digests += 1
             alike = float(metrics["loss"][count - 1]).hex() == lines[step]["loss"]
-            if of_parts(parts_of(state)) != lines[step]["parts"] or not alike:
-                parting = Parting(step, "state", ())
+            parting = _by_digests(parts_of(state), lines[step]) or (None if alike else Parting(step, "state", ()))
         if setup.progress:
             setup.progress(step, last, float(metrics["loss"][count - 1]))
         values = stored.at(step, state)  # chunks end where checkpoints are made
@@ -179,6 +178,22 @@ def _first_difference(record: Kept, theirs: np.ndarray, ours: np.ndarray, first:
     leaves = [Leaf(name, kind) for name, kind in names if name.startswith(f"{stage}/")]
     step = first + row + (stage != "update")
     return Parting(step, stage, tuple(leaves[:SHOWN]), len(leaves[SHOWN:]))
+
+
+def _by_digests(parts: dict[str, Any], line: Line) -> Parting | None:
+    """How a state differs from what a line says of it: in which leaves, where the line lists them."""
+    leaves = leaves_of(parts)
+    if of_parts(leaves) == line["parts"]:
+        return None
+    step, listed = int(line["step"]), line.get("leaves", {})
+    unlike = [
+        (part, path) for part in leaves for path, sha in leaves[part].items() if sha != listed.get(part, {}).get(path)
+    ]
+    if not listed or not unlike:
+        return Parting(step, "state", ())
+    flat = {part: digest.flatten(parts[part]) for part in parts}
+    told = [Leaf(f"update/{part}/{path}", _kind(flat[part][path])) for part, path in unlike]
+    return Parting(step, "update", tuple(told[:SHOWN]), len(told[SHOWN:]))
 
 
 def _with_values(parting: Parting | None, leaves: Sequence[Leaf], step: int) -> Parting | None:
@@ -258,8 +273,7 @@ def compared(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[Leaf, ...]:
         unlike = _bits(a) != _bits(b)
         if unlike.any():
             floating = a.dtype.kind == "f" or a.dtype.name == "bfloat16"
-            kind = f"{a.dtype.name}{list(a.shape)}"
-            found.append(Leaf(f"update/{path}", kind, int(unlike.sum()), ulps(a, b) if floating else None))
+            found.append(Leaf(f"update/{path}", _kind(a), int(unlike.sum()), ulps(a, b) if floating else None))
     return tuple(found)
 
 
@@ -272,6 +286,10 @@ def ulps(a: np.ndarray, b: np.ndarray) -> int:
         return np.where(bits & sign, -(bits & (sign - 1)), bits)
 
     return int(np.abs(ordered(a) - ordered(b)).max(initial=0))
+
+
+def _kind(leaf: Any) -> str:
+    return f"{leaf.dtype.name}{list(leaf.shape)}"
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

@@ -148,6 +148,21 @@ def test_a_body_found_broken_on_demand_ends_with_its_name(
         train.images(np.array([1]))
 
 
+@pytest.mark.fault(12)
+def test_a_file_that_changed_since_it_was_opened_is_refused_by_name(
+    settings, encoded, image_files, write_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("jkd.data.images.IN_MEMORY_BYTES", 0)
+    root = write_folder(tmp_path, image_files())
+    train = open_dataset(settings(path=root)).train
+    train.images(np.array([0, 1]))
+    noise = np.random.default_rng(3).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    (root / "train" / "cat" / "01.png").write_bytes(encoded(noise))
+    train.images(np.array([0]))
+    with pytest.raises(UserError, match=r"train/cat/01.png has changed since the run began"):
+        train.images(np.array([1]))
+
+
 def _without(files: dict[str, bytes], start: str) -> dict[str, bytes]:
     return {name: data for name, data in files.items() if not name.startswith(start)}
 

@@ -67,6 +67,16 @@ def test_images_decoded_when_asked_for_are_the_same(listing, monkeypatch):
     assert lazy.fingerprint == _load(listing, "letterbox").fingerprint
 
 
+def test_an_image_that_changed_since_it_was_looked_at_is_refused_by_name(listing, monkeypatch):
+    monkeypatch.setattr("jkd.data.objects.IN_MEMORY_BYTES", 0)
+    lazy = _load(listing)
+    lazy.images(np.asarray([0, 1]))
+    monkeypatch.setattr(InMemory, "read", lambda blob: listing.blobs[0].data)  # another file of the same size
+    lazy.images(np.asarray([0]))
+    with pytest.raises(UserError, match=f"{listing.ids[1]} has changed since the run began"):
+        lazy.images(np.asarray([1]))
+
+
 def test_the_fingerprint_changes_with_a_box_a_flag_and_the_fit(listing):
     marks = list(listing.annotations)
     moved = Annotated(**vars(listing) | {"annotations": [annotation([[10, 8, 30, 21]], [0]), *marks[1:]]})

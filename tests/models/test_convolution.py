@@ -95,3 +95,29 @@ def test_a_batch_of_unknown_size_can_be_exported():
     exported = export.export(jax.jit(lambda x: convolve(x, kernel, 1, 1)))(example)
     x = _normal(0, 5, 4, 4, 8)
     np.testing.assert_allclose(exported.call(x), convolve(x, kernel, 1, 1), rtol=1e-5, atol=1e-4)
+
+
+def test_gradients_of_16_bits_are_as_exact_as_those_of_lax():
+    x, kernel = (
+        _normal(seed, *shape).astype(jnp.bfloat16) for seed, shape in enumerate([(4, 4, 4, 64), (3, 3, 64, 64)])
+    )
+    cotangent = _normal(2, 4, 4, 4, 64).astype(jnp.bfloat16)
+
+    def gradients(formulation, kind):
+        _, back = jax.vjp(
+            lambda x, kernel: convolve(x, kernel, 1, 1, formulation=formulation), x.astype(kind), kernel.astype(kind)
+        )
+        return [np.asarray(each, np.float32) for each in back(cotangent.astype(kind))]
+
+    exact = gradients("lax", jnp.float32)
+    errors = {
+        way: [np.linalg.norm(a - b) for a, b in zip(gradients(way, jnp.bfloat16), exact, strict=True)]
+        for way in ("patches", "lax")
+    }
+    for by_patches, by_lax in zip(errors["patches"], errors["lax"], strict=True):
+        assert by_patches <= 1.1 * by_lax
+
+
+def test_a_kernel_larger_than_the_padded_map_leaves_nothing():
+    x, kernel = _normal(0, 2, 1, 1, 3), _normal(1, 2, 2, 3, 6)
+    assert convolve(x, kernel).shape == _lax(x, kernel, 1, 0).shape == (2, 0, 0, 6)

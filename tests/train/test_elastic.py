@@ -1,9 +1,11 @@
 """The elastic step: the same bits on any number of devices, the mathematics of the plain one; and `pmap`."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -53,6 +55,19 @@ def test_one_and_four_devices_give_the_same_bits(problem: Any, run: Any, changes
         assert digest.of_tree(state.__dict__) == digest.of_tree(results[0][0].__dict__)
         for name, values in metrics.items():
             np.testing.assert_array_equal(values, results[0][1][name], err_msg=name)
+
+
+def test_one_step_trains_on_graphs_of_several_sizes(problem: Any, run: Any):
+    """As replicates do: they share their programs, and each has a pool of its own."""
+    program, teacher = problem.program(_network(problem))
+    axes = {"joined": 0, "features": 0, "neighbours": 1, "weights": 1}  # of the nodes
+    twice = {name: jnp.repeat(getattr(problem.knowledge, name), 2, axis) for name, axis in axes.items()}
+    larger = problem.knowledge._replace(**twice)
+    step, found = ElasticStep(program, 4, jax.devices()[:1]), []
+    for knowledge in (problem.knowledge, larger, problem.knowledge):
+        state, metrics = _run(step, replace(problem, knowledge=knowledge), run, teacher)
+        found.append((digest.of_tree(state.__dict__), digest.of_tree(metrics["loss"])))
+    assert found[0] == found[2] != found[1]
 
 
 def test_threads_send_the_shards_and_change_no_bit_whatever_the_settings_of_the_one_that_trains(

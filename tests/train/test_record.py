@@ -1,5 +1,6 @@
 """What a part writes down of its training: off the path of the steps, and damage is found."""
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jkd.errors import Damaged, Notice
+from jkd import digest
+from jkd.errors import Damaged, Notice, UserError
 from jkd.train import record
 from jkd.train.state import TrainState
 
@@ -35,8 +37,8 @@ def _steps(book: record.Record, first: int, last: int) -> None:
 def test_nobody_waits_for_a_hash_but_the_next_digest(
     book: record.Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    free, hashed = threading.Event(), record.of_parts
-    monkeypatch.setattr(record, "of_parts", lambda tree: free.wait(60) and hashed(tree))
+    free, hashed = threading.Event(), record.leaves_of
+    monkeypatch.setattr(record, "leaves_of", lambda tree: free.wait(60) and hashed(tree))
     _steps(book, 0, 2)
     book.digest(_state(2), 1.0)
     book.flush()  # would wait a minute
@@ -49,6 +51,26 @@ def test_nobody_waits_for_a_hash_but_the_next_digest(
     kept = record.read(tmp_path)
     assert [line["step"] for line in kept.lines] == [2, 4] and kept.lines[1]["chain"] == book.chain
     assert kept.leaves == LEAVES and kept.given == {"teacher/w": "ab"} and kept.rows.shape == (4, 2)
+
+
+def test_the_last_line_lists_the_leaves_and_holds_their_digests_to_those_of_the_parts(
+    book: record.Record, tmp_path: Path
+):
+    _steps(book, 0, 2)
+    book.digest(_state(2), 1.0)
+    _steps(book, 2, 4)
+    book.digest(_state(4), 0.5, last=True)
+    book.flush(wait=True)
+    first, last = record.read(tmp_path).lines
+    assert "leaves" not in first and last["leaves"] == {"params": {"w": digest.of_array(np.full(2, 4, np.float32))}}
+    path = tmp_path / record.LINES
+    sound = path.read_text()
+    for wrong in ("0" * 64, 7, None):
+        lines = [json.loads(line) for line in sound.splitlines()]
+        lines[1]["leaves"]["params"]["w"] = wrong
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with pytest.raises(UserError, match="line 2 is not what its digests say"):
+            record.read(tmp_path)
 
 
 @pytest.mark.parametrize("lost", ["rows", "all", "other leaves"])

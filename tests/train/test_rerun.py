@@ -303,7 +303,7 @@ def test_step_stage_and_leaf_of_an_injected_fault_are_named(
 ):
     for time in range(times):
         rng = np.random.default_rng([time, len(fault)])
-        at = int(rng.integers(1, STEPS))  # what happens after the last step, only the stored values tell
+        at = int(rng.integers(1, STEPS + 1))
         parting, stage, leaf = FAULTS[fault](rng, setup, run, tmp_path / str(time), at)
         assert parting is not None, (fault, time, at)
         found = (parting.step, parting.stage, parting.leaves[0].path)
