@@ -8,9 +8,9 @@
 
 A line of `digests.jsonl` holds `step`, the `loss` of that step as a hexadecimal float, the SHA-256 of each part of the
 state and of all, of the rows of `checksums.bin` since the line before, and `chain`: the SHA-256 of the line and of the
-chain before it. So the last `chain` stands for all that the training did. The line of the last step holds the SHA-256 of
-every leaf, too, of which those of the parts are made: no row of a next step says in which it differs. Rows are written
-when metrics are; the state is hashed by a thread, off the path of the steps.
+chain before it. So the last `chain` stands for all that the training did. The line of the last step holds the SHA-256
+of every leaf, too, of which those of the parts are made: no row of a next step says in which it differs. Rows are
+written when metrics are; the state is hashed by a thread, off the path of the steps.
 """
 
 import json
