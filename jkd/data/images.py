@@ -7,7 +7,7 @@ the file's name. Grey images keep one channel if all of them are grey, otherwise
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -125,6 +125,23 @@ def unchanged(data: bytes, sha: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != sha:
         raise Unreadable("has changed since the run began")
     return data
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A blob whose image must have the size that its annotation claims."""
+
+    blob: Blob
+    size: tuple[int, int]
+    rules: Rules
+
+    def read(self) -> bytes:
+        data = self.blob.read()
+        found = header(data, self.rules)[:2]
+        if found != self.size:
+            claims, is_of = ("x".join(map(str, size)) for size in (self.size, found))
+            raise Unreadable(f"is {is_of} (height x width), but its annotation is for {claims}")
+        return data
 
 
 def sift(

@@ -335,26 +335,11 @@ def load(
     )
 
 
-@dataclass(frozen=True)
-class _Sized:
-    """A blob whose image must have the size that its annotation claims."""
-
-    blob: Blob
-    size: tuple[int, int]
-    rules: Rules
-
-    def read(self) -> bytes:
-        data = self.blob.read()
-        found = header(data, self.rules)[:2]
-        if found != self.size:
-            claims, is_of = ("x".join(map(str, size)) for size in (self.size, found))
-            raise Unreadable(f"is {is_of} (height x width), but its annotation is for {claims}")
-        return data
-
-
 def _checked(listing: Annotated, rules: Rules) -> Annotated:
     pairs = zip(listing.blobs, listing.annotations, strict=True)
-    blobs = [blob if found is None or found.size is None else _Sized(blob, found.size, rules) for blob, found in pairs]
+    blobs = [
+        blob if found is None or found.size is None else encoded.Sized(blob, found.size, rules) for blob, found in pairs
+    ]
     return replace(listing, blobs=blobs)
 
 
