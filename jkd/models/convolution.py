@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jkd.models.depthwise import depthwise
+from jkd.models.depthwise import by_lax, depthwise
 
 FEW_CHANNELS = 4
 FEW_PIXELS = 256  # of all images of a batch together, after the stride
@@ -55,15 +55,7 @@ def convolve(
     if formulation == "patches" and dilation == groups == 1:
         by = _by_columns if inputs <= FEW_CHANNELS else _by_rows
         return by(x, kernel, stride, padding)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        ((padding, padding), (padding, padding)),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
+    return by_lax(x, kernel, stride, padding, dilation, groups)
 
 
 def _formulation(x: Float[Array, "b h w i"], kernel: Float[Array, "k k g o"], stride: int, padding: int) -> Formulation:

@@ -43,18 +43,25 @@ def depthwise(
     if formulation is None:
         formulation = "shifted" if jax.default_backend() == "cpu" else "lax"
     if formulation == "lax":
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            ((padding, padding), (padding, padding)),
-            rhs_dilation=(dilation, dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=channels,
-        )
+        return by_lax(x, kernel, stride, padding, dilation, channels)
     if outputs != channels:
         x = jnp.repeat(x, outputs // channels, axis=-1)
     return _shifted(x, kernel, stride, padding, dilation)
+
+
+def by_lax(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "k k g o"], stride: int, padding: int, dilation: int, groups: int
+) -> Float[Array, "b h2 w2 o"]:
+    """The convolution as XLA has it, of images and kernels as Linen keeps them."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((padding, padding), (padding, padding)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
