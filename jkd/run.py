@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jkd import build, files, manifest, parts, places, processes
+from jkd import build, files, manifest, parts, places, processes, sharding
 from jkd import config as configs
 from jkd import report as reports
 from jkd.build import Session
@@ -117,7 +117,7 @@ def evaluate(
     workdir = places.path_of(workdir)
     config, saved = manifest.read(workdir)
     part = _part(config, Place(workdir, replicate), student)
-    session = _open_here(config, data_path)
+    session = _open_here(config, saved, data_path)
     for what, there in (("classes", list(session.dataset.classes)), ("shape", list(session.dataset.shape))):
         if there != saved["data"][what]:
             raise UserError(
@@ -142,7 +142,7 @@ def export(workdir: str | Path, student: str, to: str | Path, replicate: int = 0
     workdir = places.path_of(workdir)
     config, saved = manifest.read(workdir)
     part = _part(config, Place(workdir, replicate), student)
-    session = _open_here(config)
+    session = _open_here(config, saved)
     manifest.check_data(workdir, saved, session.dataset)
     network, apply, variables = _network(session, part, student)
     if network.get("fn", ""):
@@ -183,12 +183,16 @@ def _part(config: ConfigDict, place: Place, student: str) -> Path:
     return folder
 
 
-def _open_here(config: ConfigDict, data_path: str = "") -> Session:
-    """The session of a run on the devices that are here, which need not be those of the run."""
+def _open_here(config: ConfigDict, saved: dict[str, Any], data_path: str = "") -> Session:
+    """The session of a run, on as many devices as it had; where they are not here, on all, which rounds otherwise."""
     with config.unlocked():
         config.devices = 0
         config.data.path = data_path or config.data.path
-    return build.open_session(config)
+    session = build.open_session(config)
+    had = saved["environment"]["devices"]["mesh"].get(sharding.AXIS, 0)
+    if had < session.mesh.size and processes.count() == 1:
+        session.mesh = sharding.make_mesh(had)
+    return session
 
 
 def _network(session: Session, folder: Path, student: str) -> tuple[ConfigDict, build.Apply, PyTree]:

@@ -252,6 +252,18 @@ class Done:
     compiled: list[str]
 
 
+@pytest.fixture(autouse=True)
+def _variables_stay() -> Iterator[None]:
+    """Fails where a test leaves other variables behind that move bits: every later run would be of that environment."""
+    before = _variables()
+    yield
+    assert _variables() == before
+
+
+def _variables() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key == "NPROC" or key.startswith(("XLA_", "JAX_"))}
+
+
 @pytest.fixture(scope="session")
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The run of seconds, not yet started."""

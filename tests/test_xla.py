@@ -85,7 +85,8 @@ def test_elastic_pins_the_pool_where_no_number_is_given(
     monkeypatch: pytest.MonkeyPatch, given: str | None, pinned: str
 ):
     monkeypatch.setattr(xla, "_in_use", lambda: False)
-    monkeypatch.delenv("NPROC", raising=False)
+    monkeypatch.setenv("NPROC", "")  # so that what is set below is taken back after the test
+    monkeypatch.delenv("NPROC")
     if given is not None:
         monkeypatch.setenv("NPROC", given)
     xla.set_flags("elastic")
