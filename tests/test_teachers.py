@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jkd import config as configs
-from jkd import files, run
+from jkd import files, replay, run
 from jkd.errors import UserError
 from jkd.models import build_model
 from jkd.pretrained import callable as callable_teacher
@@ -27,6 +27,7 @@ def teacher(variables, images, train=False):
 """
 GIVEN = {"graph__diagnosis": "none", "student__graph__view": "mean", "student__graph__strength": 0.8}
 GIVEN |= {"student__graph__mix": 0.5}
+AVERAGED = {"batch_norm": True, "train__steps": 4, "train__steps_per_call": 2}
 
 
 @pytest.fixture
@@ -152,6 +153,14 @@ def test_vgg_weights_in_torch_layout_teach_from_an_npz(tiny: Any, tmp_path: Path
     with pytest.raises(UserError, match=r"vgg8\.safetensors is not a readable"):
         run.distill(config, tmp_path / "other", quiet=True)
     assert not (tmp_path / "other").exists()
+
+
+def test_pmap_trains_networks_that_average_over_a_batch_and_is_replayed(tiny: Any, tmp_path: Path):
+    changes = {f"{network}__{key}": value for network in ("teacher", "student") for key, value in AVERAGED.items()}
+    config = tiny.config(**changes, parallelism="pmap", devices=2)
+    run.distill(config, tmp_path / "run", only="kd/0", replicate=0, quiet=True)
+    found = list(replay.replay(tmp_path / "run", quiet=True))
+    assert len(found) == 2 and not any(each.code for each in found)
 
 
 @pytest.mark.long

@@ -66,7 +66,8 @@ def make_student(
         program, goal = training.compiled.program, training.compiled.program.objective
         check_steps(folder, program.steps, f"students.{name}")
         evaluate = validation_of(session, split, session.apply_of(network), network)
-        setup = replace(training.setup, folder=folder, inputs=inputs, evaluate=evaluate, progress=progress.step)
+        where = dict(folder=folder, inputs=inputs, init=training.init, progress=progress.step)
+        setup = replace(training.setup, evaluate=evaluate, **where)
         signed = files.read_signed(place.teacher / "result.json").get("predictions", "")
         theirs = files.read_arrays(place.teacher / "predictions.safetensors", signed)  # damaged ones are found now
         state = fit(setup, training.init())

@@ -114,7 +114,7 @@ def train_teacher(
     program = training.compiled.program
     if where.get("folder"):
         check_steps(where["folder"], program.steps, "teacher")
-    state = fit(replace(training.setup, **where), training.init())
+    state = fit(replace(training.setup, init=training.init, **where), training.init())
     return program, jax.tree.map(np.asarray, state.variables)
 
 

@@ -48,12 +48,13 @@ class Listed:
     """A step that traces its program for the list of its leaves only once: it takes longer than many a tiny step."""
 
     program: Program
+    axis: str | None = None  # that the module averages over
     _leaves: tuple[tuple[str, str], ...] = ()
 
     def leaves(
         self, state: TrainState, teacher: PyTree, knowledge: Knowledge, chunk: Batch, run: Run
     ) -> tuple[tuple[str, str], ...]:
-        self._leaves = self._leaves or self.program.checksum_leaves(state, teacher, knowledge, chunk, run)
+        self._leaves = self._leaves or self.program.checksum_leaves(state, teacher, knowledge, chunk, run, self.axis)
         return self._leaves
 
 
@@ -95,6 +96,8 @@ class PmapStep(Listed):
     The module's BatchNorm has to average over the axis `data` (`build_model(..., axis="data")`). Terms see the global
     batch, gathered on every device. One process only.
     """
+
+    axis = sharding.AXIS
 
     def __init__(self, program: Program, devices: list[jax.Device]) -> None:
         self.program, self.devices = program, devices

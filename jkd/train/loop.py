@@ -17,7 +17,7 @@ from jkd import digest, processes
 from jkd.errors import UserError
 from jkd.places import Path
 from jkd.train import checkpoint, finite, interrupt
-from jkd.train.dispatch import Step
+from jkd.train.dispatch import Advance, Step
 from jkd.train.given import Knowledge, Run
 from jkd.train.metrics import MetricsLog
 from jkd.train.record import Record, of_given
@@ -25,6 +25,7 @@ from jkd.train.state import PyTree, TrainState
 
 ASK_EVERY = 10.0  # seconds between two questions of several processes whether to stop
 MOST_STEPS = 10_000  # between two of them
+AGAIN = 1000  # steps at most that are computed once more to see what one of them broke
 IN_FLIGHT = 2  # calls that devices may be behind: enough to keep them busy, few enough that a signal is soon heard
 Evaluate = Callable[[PyTree], dict[str, float]]
 
@@ -41,6 +42,8 @@ class Fit:
       run: seed and replicate.
       folder: where checkpoints, metrics and the record go; None keeps nothing on disk.
       inputs: digest of all that the part is made from.
+      init: makes the state at step 0 anew; without it, what breaks before the first checkpoint is described as it is
+        found, some steps later.
       evaluate: variables -> metrics on the validation split; called every `train.eval_every` steps.
       progress: told `(step, steps, loss)` now and then.
     """
@@ -52,6 +55,7 @@ class Fit:
     run: Run
     folder: Path | None = None
     inputs: str = ""
+    init: Callable[[], TrainState] | None = None
     evaluate: Evaluate | None = None
     progress: Callable[[int, int, float], None] | None = None
 
@@ -92,7 +96,10 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             checksums = rows.pop("checksums")
             if record:
                 record.add(checksums)
-            if finite.first_broken(rows) is not None and (broken := finite.describe(state, batch, rows)):
+            if (index := finite.first_broken(rows)) is not None:
+                left = _as_left(setup, advance, first + index + 1)
+                broken = finite.describe(state if left is None else left, batch, rows)
+                assert broken
                 raise finite.refusal(broken, setup.folder)
             log.add(first, rows)
         pending.clear()
@@ -126,7 +133,9 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
             state, metrics = advance(state, chunk)
             pending.append((step, count, {key: chunk[key] for key in ("step", "id")}, metrics))
             if len(pending) > IN_FLIGHT:
-                jax.block_until_ready(pending[-1 - IN_FLIGHT][3])
+                ready = jax.block_until_ready(pending[-1 - IN_FLIGHT][3])
+                if finite.first_broken(ready) is not None:
+                    flush()
             before, step = step, step + count
             if _passed(settings.digest_every, before, step) or step == steps:
                 flush()
@@ -152,6 +161,27 @@ def fit(setup: Fit, state: TrainState, stop_at: int | None = None) -> TrainState
         _check_finite(state, setup.folder)
         if setup.folder and processes.count() > 1:
             processes.agree(digest.of_tree(jax.tree.map(np.asarray, state.params)), f"the parameters of {setup.folder}")
+    return state
+
+
+def _as_left(setup: Fit, advance: Advance, step: int) -> TrainState | None:
+    """The state as that step left it, computed once more from the nearest at hand; None where none is, or all are far.
+
+    A value that is not finite is in every leaf a step or two later: only here is it where it began.
+    """
+    folder = setup.folder / "checkpoints" if setup.folder else None
+    near = [saved for saved in checkpoint.steps(folder) if saved < step] if folder else []
+    if setup.init is None or step - (near[-1] if near else 0) > AGAIN:
+        return None
+    state = setup.init()
+    if folder and near:
+        state = checkpoint.read(folder / str(near[-1]), state, setup.inputs)
+    state = setup.step.place(state)
+    for chunk in setup.batches(int(state.step)):
+        count = min(int(chunk["count"]), step - int(state.step))
+        state, _ = advance(state, chunk | {"count": np.asarray(count, np.int32), "record": np.asarray(False)})
+        if int(state.step) == step:
+            break
     return state
 
 

@@ -314,9 +314,12 @@ class Program:
         return jax.lax.fori_loop(0, chunk["count"], body, (state, log))
 
     def checksum_leaves(
-        self, state: TrainState, teacher: PyTree, knowledge: Knowledge, chunk: Batch, run: Run
+        self, state: TrainState, teacher: PyTree, knowledge: Knowledge, chunk: Batch, run: Run, axis: str | None = None
     ) -> tuple[tuple[str, str], ...]:
-        """`stage/path` and `dtype[shape]` of all that a step takes checksums of, in order; from shapes alone."""
+        """`stage/path` and `dtype[shape]` of all that a step takes checksums of, in order; from shapes alone.
+
+        A module that averages over an `axis` of devices finds one of that name, of one device.
+        """
 
         def step(state: TrainState, teacher: PyTree, knowledge: Knowledge, batch: Batch, run: Run) -> PyTree:
             prepared = self.prepare(knowledge, batch, run)
@@ -327,7 +330,8 @@ class Program:
             for key, value in chunk.items()
             if np.ndim(value)
         }
-        return leaves_of(jax.eval_shape(step, state, teacher, knowledge, batch, run))
+        bound = jax.vmap(step, in_axes=None, out_axes=None, axis_name=axis, axis_size=1) if axis else step
+        return leaves_of(jax.eval_shape(bound, state, teacher, knowledge, batch, run))
 
     def project_nodes(self, objective: PyTree, knowledge: Knowledge, nodes: Array) -> Array:
         """The graph's nodes `[B]` in the projected space, `[B, P]`, from their stored features and edges."""

@@ -17,6 +17,7 @@ from jkd.objective import Objective
 from jkd.train import checkpoint, interrupt, metrics
 from jkd.train.dispatch import MeshStep
 from jkd.train.loop import IN_FLIGHT, Fit, fit
+from jkd.train.step import Program
 
 STEPS, CALL = 40, 4
 
@@ -120,6 +121,57 @@ def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is(setup: Any, r
             assert np.isfinite(files.read_json(folder / "nonfinite.json")["metrics"]["loss"])
             assert checkpoint.steps(folder / "checkpoints") == [8]
             assert _digest(fit(*setup(run, folder))) == whole
+
+
+@dataclass(frozen=True)
+class Poisoned(Program):
+    """A program in which one value of one leaf's gradient is not finite from some step on."""
+
+    broken: int = 0
+    leaf: str = ""
+
+    def differentiate(self, params: Any, batch_stats: Any, prepared: Any) -> Any:
+        backward, side, stats = super().differentiate(params, batch_stats, prepared)
+
+        def poisoned(cotangent: Any) -> Any:
+            found = digest.flatten(grads := backward(cotangent))
+            here = prepared.batch["step"] >= self.broken - 1
+            value = jnp.where(jnp.arange(found[self.leaf].size) == 0, jnp.where(here, jnp.nan, 0.0), 0.0)
+            poison = {self.leaf: value.reshape(found[self.leaf].shape)}
+            leaves = [leaf + poison.get(name, 0.0) for name, leaf in found.items()]
+            return jax.tree.unflatten(jax.tree.structure(grads), leaves)
+
+        return poisoned, side, stats
+
+
+@pytest.mark.fault(10)
+def test_the_leaf_in_which_it_began_is_named_though_all_are_broken_soon_after(
+    setup: Any, run: Any, problem: Any, tmp_path: Path, tries: Any
+):
+    chance = np.random.default_rng(5)
+    one, state = setup(run)
+    leaves, program = list(digest.flatten(state.params)), one.step.program
+    for trial in range(tries.count(2, 20)):
+        folder, broken, leaf = tmp_path / str(trial), int(chance.integers(1, 37)), str(chance.choice(leaves))
+        settings = program.settings.copy_and_resolve_references()
+        with settings.unlocked():
+            settings.update(log_every=1000, checkpoint_every=int(chance.choice([0, 8])), digest_every=0)
+        sick = Poisoned(**program.__dict__ | {"settings": settings}, broken=broken, leaf=leaf)
+        taken: list[int] = []
+
+        def batches(first: int, sick: Program = sick, taken: list[int] = taken) -> Any:
+            for chunk in problem.batches(sick, CALL)(first):
+                taken.append(int(chunk["step"][0]) + CALL)
+                yield chunk
+
+        with tries(f"{leaf} at step {broken}"):
+            changes = dict(step=MeshStep(sick, sharding.make_mesh(1)), batches=batches)
+            changes |= dict(init=lambda: jax.jit(program.init)(run, one.teacher))
+            poisoned, state = setup(run, folder, **changes)
+            said = rf"at step {broken} of {folder}\b.*the first leaf that is not finite is params/{leaf}\."
+            with pytest.raises(UserError, match=said):
+                fit(poisoned, state)
+            assert max(taken) <= broken + CALL * (IN_FLIGHT + 1)
 
 
 @pytest.mark.fault(10)
