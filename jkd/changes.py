@@ -14,6 +14,7 @@ from jkd.errors import UserError, did_you_mean
 
 FLAG = "--allow-change"
 ENVIRONMENT = "environment"  # that a part is made in, beside what it is made from
+PACKAGE = f"{ENVIRONMENT}.package"  # SHA-256 of jkd's files: it counts for what is trained on, and is told of the rest
 TEACHER, GRAPH = "digest of the teacher", "digest of the graph"  # what a part calls those it was made from
 # Parts that are there could not be read, or would mean something else: another pool, another network.
 NEVER = (
@@ -68,6 +69,8 @@ def listed(changes: Sequence[Change]) -> str:
 class Allowed:
     """Keys that may differ.
 
+    What moves no bit may differ in any case, and is recorded.
+
     Attributes:
       keys: `students.kd.train.batch`, or a group: `students.kd.train`, `environment.versions`. `student.KEY` stands
         for that key of every student.
@@ -76,7 +79,7 @@ class Allowed:
     keys: tuple[str, ...] = ()
 
     def __contains__(self, key: str) -> bool:
-        return not _never(key) and any(_below(key, allowed) for allowed in self.keys)
+        return not moves_bits(key) or (not _never(key) and any(_below(key, allowed) for allowed in self.keys))
 
     def refused(self, changes: Iterable[Change]) -> list[Change]:
         """Those of the changes that are not allowed."""

@@ -154,7 +154,7 @@ def source_differences(old: Environment, new: Environment) -> list[Change]:
     """How the source of jkd differs: `environment.source`, as one change, and `environment.package`; or not at all."""
     found = [Change("environment.source", old.get("source"), new.get("source"))]
     if "package" in old and "package" in new:
-        found.append(Change("environment.package", old["package"], new["package"]))
+        found.append(Change(changes.PACKAGE, old["package"], new["package"]))
     return [change for change in found if change.old != change.new]
 
 

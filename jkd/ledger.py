@@ -96,8 +96,17 @@ class Ledger:
 
     def split(self, key: Any, count: int, what: str) -> None:
         """Notes the children of a key; `split(key)[i]` is `fold_in(key, i)`, to the bit."""
+        self._parted(self.name(key), what)
+        if not isinstance(key := _whole(key), jax.core.Tracer):
+            self._parted(("bits", _bits(key)), what)
         for index in range(count):
             self._use((*self.name(key), index), what)
+
+    def _parted(self, name: Name, what: str) -> None:
+        """A key that is split is not to be drawn from, too: both are made of the same bits."""
+        if name in self.used and not self.used[name].startswith(f"{what} "):  # split twice, its children tell
+            self._use(name, what)
+        self.used[name] = f"{what} at {_caller()}"
 
     def _use(self, name: Name, what: str) -> None:
         where = f"{what} at {_caller()}"

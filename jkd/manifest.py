@@ -25,7 +25,7 @@ from jkd.environment import (
     source,
     source_differences,
 )
-from jkd.errors import Damaged, Notice, UserError
+from jkd.errors import Damaged, Notice, UserError, some
 from jkd.places import Path
 
 PATCH = "source.patch"  # what was not committed of the source when the run began
@@ -228,6 +228,12 @@ def _merged(workdir: Path, before: dict[str, Any] | None, now: dict[str, Any], a
             f"{workdir} holds a run computed in another environment, which gives other bits. {where} {advice}"
         )
     edited = source_differences(before["environment"], now["environment"])
+    source = [change for change in allowed.refused(edited) if change.key == changes.PACKAGE]
+    if source and (begun := _unfinished(workdir)):
+        advice = changes.remedy(source, "Go back to that source, or choose another --workdir.")
+        raise UserError(
+            f"{workdir}: training began with another source of jkd, and is not finished, in {some(begun)}. {advice}"
+        )
     recorded = [change._asdict() for change in (*config, *moved, *edited)]
     environment = now["environment"] if moved or edited else before["environment"]
     # A setting that went back and forth stands there each time: what a part was made under depends on when.
@@ -245,6 +251,12 @@ def _config_changes(workdir: Path, before: dict[str, Any], now: dict[str, Any]) 
 def _begun(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> set[str]:
     students = before["config"]["students"].keys() & now["config"]["students"].keys()
     return {folder.name for folder in workdir.glob("replicates/*/students/*")} & students
+
+
+def _unfinished(workdir: Path) -> list[str]:
+    """Parts that would go on from a checkpoint."""
+    found = (path.parents[1] for path in workdir.glob("replicates/*/**/checkpoints/*.json"))
+    return sorted({str(part.relative_to(workdir)) for part in found if not (part / "result.json").exists()})
 
 
 def _another_config(workdir: Path, before: dict[str, Any], refused: list[Change]) -> str:

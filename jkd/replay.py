@@ -27,7 +27,6 @@ from jkd.train.rerun import NotComparable, Outcome, Stored, rerun
 SAME, DIVERGED, INCOMPARABLE = 0, 3, 4  # exit codes
 NOTES = {SAME: "the same", DIVERGED: "differs", INCOMPARABLE: "not comparable"}
 FILE = "replay.json"
-PACKAGE = f"{changes.ENVIRONMENT}.package"
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ class _Again:
 
 def _of_source(made_in: Environment, changed: list[dict[str, Any]], here: Environment) -> list[str]:
     """What is to be said of jkd's source: that it changed while the part was trained, or since."""
-    on_the_way = [change["step"] for change in changed if change["key"] == PACKAGE]
+    on_the_way = [change["step"] for change in changed if change["key"] == changes.PACKAGE]
     told = [f"The source of jkd changed at step {step} of it." for step in on_the_way]
     return told + ["The source of jkd is not that of the part."] * (made_in.get("package") != here["package"])
 
@@ -216,13 +215,23 @@ def _check_range(folders: list[Path], first: int, last: int) -> None:
 
 
 def _parts(session: Session, place: Place, student: str) -> Iterator[str]:
-    """The parts of a replicate that have a record, those asked for."""
+    """The parts of a replicate that have a record, or should have one, those asked for."""
     everything = ["teacher", *(f"{name}/{seed}" for name in session.config.students for seed in session.config.seeds)]
     if student and student not in everything:
         raise UserError(f"--student: expected one of {', '.join(everything[:8])}, got '{student}'.")
     for part in [student] if student else everything:
-        if (place.part(part) / record.NAMES).exists():
+        if _was_trained(place.part(part)):
             yield part
+
+
+def _was_trained(folder: Path) -> bool:
+    """Whether any file of a record is there, or a result that speaks of steps; what cannot be read may be one."""
+    if any((folder / name).exists() for name in record.FILES):
+        return True
+    try:
+        return (folder / "result.json").exists() and files.read_signed(folder / "result.json").get("steps") != 0
+    except UserError:
+        return True
 
 
 def _final(folder: Path) -> tuple[int, Any] | None:
@@ -262,7 +271,7 @@ def _check_inputs(folder: Path, other: Path) -> None:
     """Whether a part can be expected to do what a record says: it was made from the same, all the way."""
     ours, theirs = parts.made_of(folder), parts.made_of(other)
     for changed in (*ours[1], *theirs[1]):
-        if changes.moves_bits(changed["key"]) and changed["key"] != PACKAGE:  # which is told, and may move none
+        if changes.moves_bits(changed["key"]) and changed["key"] != changes.PACKAGE:  # which is told, and may move none
             raise NotComparable(f"Its {changed['key']} changed at step {changed['step']}: no config makes it again.")
     old, new = ({key: it for key, it in some[0].items() if key != changes.ENVIRONMENT} for some in (theirs, ours))
     unlike = [change for change in changes.between(old, new) if changes.moves_bits(change.key)]

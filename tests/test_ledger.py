@@ -64,6 +64,22 @@ def test_a_child_of_a_split_is_the_fold_in_of_its_index(book: random.Ledger):
         jax.random.uniform(random.subkey(key, 1))
 
 
+@pytest.mark.parametrize("first", ["split", "bits"])
+def test_a_key_that_is_split_is_not_drawn_from_as_well(book: random.Ledger, first: str):
+    uses = {"split": lambda key: jax.random.split(key, 3), "bits": jax.random.bits}
+    second = "bits" if first == "split" else "split"
+    key = random.key("init", 5)
+    uses[first](key)
+    with pytest.raises(KeyReused, match=rf"by {first} at .*, and by {second} at"):
+        uses[second](key)
+
+
+def test_a_key_split_and_drawn_from_under_another_name_is_found_by_its_bits(book: random.Ledger):
+    jax.random.split(random.key("init", 3))
+    with pytest.raises(KeyReused, match="by split at"):
+        jax.random.bits(jax.random.wrap_key_data(jax.random.key_data(random.key("init", 3))))
+
+
 def test_streams_with_one_tag_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(random, "_tag", lambda stream: 7 if stream in ("init", "pool") else hash(stream))
     with pytest.raises(KeyReused, match="streams 'init' and 'pool' have the same tag, 7"), random.ledger():

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from jkd import changes, digest, files, manifest, sharding
 from jkd import config as configs
-from jkd import digest, files, manifest, sharding
 from jkd.data import DataSet, open_dataset
 from jkd.environment import describe_environment
 from jkd.errors import Notice, UserError
@@ -268,6 +268,28 @@ def test_the_data_may_move(tiny: Any, dataset: DataSet, tmp_path: Path):
     _open(tmp_path, tiny.config(), dataset)
     assert _open(tmp_path, tiny.config(data__path="elsewhere"), dataset)["config"]["data"]["path"] == "elsewhere"
     assert files.read_json(tmp_path / "manifest.json")["data"]["fingerprint"] == dataset.fingerprint
+
+
+@pytest.mark.fault(20)
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_is_half_trained_goes_on_with_its_own_source_alone(
+    tiny: Any, dataset: DataSet, tmp_path: Path, elsewhere: Any, finished: bool
+):
+    written = _open(tmp_path, tiny.config(), dataset)
+    part = tmp_path / "replicates/0/students/kd/0"
+    (part / "checkpoints").mkdir(parents=True)
+    (part / "checkpoints/20.json").write_text("{}")
+    if finished:
+        (part / "result.json").write_text("{}")
+    elsewhere(package="another")
+    if not finished:
+        said = rf"another source of jkd, and is not finished, in {part.relative_to(tmp_path)}\. .*{changes.PACKAGE}\."
+        with pytest.raises(UserError, match=said):
+            _open(tmp_path, tiny.config(), dataset)
+        assert files.read_json(tmp_path / "manifest.json") == written
+    with pytest.warns(UserWarning, match="the source of jkd is not what"):
+        after = _open(tmp_path, tiny.config(), dataset, () if finished else (changes.PACKAGE,))
+    assert [change["key"] for change in after["changes"]] == [changes.PACKAGE]
 
 
 @pytest.mark.parametrize(

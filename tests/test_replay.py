@@ -154,8 +154,7 @@ def test_a_part_that_cannot_be_run_again_keeps_no_other_from_it(copied: Path, ca
     _flip(students / "kd/1/variables.safetensors")
     (students / "cross_entropy/0/result.json").write_text("{")
     _flip(students / "cross_entropy/1/checksums.bin")
-    for name in ("0", "1"):
-        (students / "knowledge_graph" / name / "checksums.json").unlink()
+    shutil.rmtree(students / "knowledge_graph")
     assert cli.main(["replay", f"--workdir={copied}", "--replicate=0", "--quiet"]) == replay.DIVERGED
     teacher, damaged, record, another, flipped = capsys.readouterr().out.splitlines()
     assert teacher.startswith("replicate 0 teacher: the same from step 0 to 40")
@@ -186,6 +185,16 @@ def test_names_and_digests_of_what_was_given_that_are_not_as_written_are_damage(
     path.write_bytes(data)
     (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
     assert found.code == replay.DIVERGED and "checksums.json is " in found.damaged
+
+
+@pytest.mark.fault(4)
+@pytest.mark.parametrize("files_left", [("checksums.bin", "digests.jsonl"), ("digests.jsonl",), ()])
+def test_a_part_without_its_record_is_damaged_and_not_left_out(copied: Path, files_left: tuple[str, ...]):
+    folder = copied / "replicates/0/students/kd/0"
+    for name in {"checksums.json", "checksums.bin", "digests.jsonl"} - set(files_left):
+        (folder / name).unlink()
+    (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
+    assert found.code == replay.DIVERGED and "the record in" in found.damaged
 
 
 @pytest.mark.parametrize("file", ["graph/arrays.safetensors", "graph/graph.json", "teacher/variables.safetensors"])

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -66,7 +67,7 @@ def make_student(
         program, goal = training.compiled.program, training.compiled.program.objective
         check_steps(folder, program.steps, f"students.{name}")
         evaluate = validation_of(session, split, session.apply_of(network), network)
-        where = dict(folder=folder, inputs=inputs, init=training.init, progress=progress.step)
+        where: dict[str, Any] = dict(folder=folder, inputs=inputs, init=training.init, progress=progress.step)
         setup = replace(training.setup, evaluate=evaluate, **where)
         signed = files.read_signed(place.teacher / "result.json").get("predictions", "")
         theirs = files.read_arrays(place.teacher / "predictions.safetensors", signed)  # damaged ones are found now

@@ -28,7 +28,7 @@ from jkd.errors import Damaged, Notice, UserError
 from jkd.places import Path
 from jkd.train.state import TrainState
 
-NAMES, ROWS, LINES = "checksums.json", "checksums.bin", "digests.jsonl"
+FILES = NAMES, ROWS, LINES = "checksums.json", "checksums.bin", "digests.jsonl"
 PARTS = ("params", "batch_stats", "objective", "opt_state", "ema")
 
 Line = dict[str, Any]

@@ -259,7 +259,7 @@ def kinds(
         return scratch / "graph"
 
     part = source.parent / "teacher"
-    names = (record.NAMES, record.LINES, record.ROWS)
+    names = record.FILES
 
     def record_file() -> Path:
         (scratch / "record").mkdir(exist_ok=True)

@@ -112,7 +112,7 @@ def test_every_flipped_bit_of_a_record_is_found(book: record.Record, tmp_path: P
         _steps(book, first, first + 2)
         book.digest(_state(first + 2), 1.0)
     book.flush(wait=True)
-    for name in (record.NAMES, record.ROWS, record.LINES):
+    for name in record.FILES:
         path = tmp_path / name
         whole = path.read_bytes()
         bits = 8 * len(whole)
