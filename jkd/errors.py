@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 # direction of writing or have no width, surrogates, non-characters.
 ODD = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufffe\uffff]")
 
+EDITS = 2  # a name is suggested for a word that is so many edits away from it
+
 
 def visible(text: str, keep: str = "") -> str:
     """A text with control and direction characters as escapes, `\\x1b`, all but those in `keep`."""
@@ -51,9 +53,34 @@ class Damaged(UserError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Returns `" Did you mean 'x'?"` for the nearest of `known`, or, where none is near, what there is."""
+    """Returns `" Did you mean 'x'?"` for the nearest of `known`, and, where none is much alike, what there is.
+
+    Nearest is what takes the fewest edits, at most two: up to three names where several take as many, the more alike
+    first. Where none is so near, it is the one that has most in common.
+    """
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f" Did you mean '{near[0]}'?"
-    return f" Known: {', '.join(known)}." if known else ""
+    edits = {name: found for name in known if (found := _edits(word, name, EDITS)) <= EDITS}
+    nearest = [name for name in known if edits.get(name) == min(edits.values(), default=0)]
+    nearest.sort(key=lambda name: -difflib.SequenceMatcher(None, name, word).ratio())
+    alike = difflib.get_close_matches(word, nearest or known, n=1, cutoff=0.6)
+    shown = [f"'{name}'" for name in (nearest or alike)[:3]]
+    asked = " or ".join(part for part in (", ".join(shown[:-1]), *shown[-1:]) if part)
+    hint = f" Did you mean {asked}?" if asked else ""
+    return hint if alike or not known else f"{hint} Known: {', '.join(known)}."
+
+
+def _edits(one: str, other: str, most: int) -> int:
+    """How many characters added, dropped, changed or swapped with the next make one text the other; at most `most` + 1.
+
+    Damerau 1964, A technique for computer detection and correction of spelling errors; no character is edited twice.
+    """
+    if abs(len(one) - len(other)) > most:
+        return most + 1
+    same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    one, other = one[same:], other[same:]
+    if not one or not other or not most:
+        return min(max(len(one), len(other)), most + 1)
+    tries = [(one[1:], other), (one, other[1:]), (one[1:], other[1:])]
+    if one[:2] == other[1::-1]:
+        tries.append((one[2:], other[2:]))
+    return 1 + min(_edits(*rest, most - 1) for rest in tries)

@@ -62,6 +62,8 @@ RAISES = "from jkd import config as base\ndef get_config(arg=''):\n    config = 
 # what is wrong -> (its arguments, words of the message); given after --config and --workdir of a run that would work
 WRONG: dict[str, tuple[Any, tuple[str, ...]]] = {
     "a mistyped key": (["--config.student.wdith=3"], ("student.wdith: unknown key", "Did you mean 'width'?")),
+    "a mistyped key of two letters": (["--config.teacher.fm=a:b"], ("teacher.fm: unknown key", "Did you mean 'fn'?")),
+    "a mistyped flag": (["--onyl=kd/0"], ("unknown argument '--onyl=kd/0'", "Did you mean '--only'?")),
     "a wrong type": (["--config.student.width=wide"], ("expected a whole number", "'wide'")),
     "a value out of range": (["--config.student.train.batch=0"], ("train.batch", "expected 1 to", "got 0")),
     "no value": (["--config.student.width"], ("--config.KEY=VALUE",)),
