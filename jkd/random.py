@@ -41,6 +41,7 @@ STREAMS = (
     "noise",  # label noise
     "order",  # per epoch: the order of the training set
     "pool",  # which samples form the pool
+    "runs",  # which runs a resampled set of runs holds
     "sampling",  # a transfer set under a budget
     "shapes",  # the generated set of rendered shapes: what an image shows
 )

@@ -2,7 +2,8 @@
 
 Runs are stacked along the first axis, in a fixed order. A measure of pairs is a symmetric matrix `[R, R]`, of which
 only what lies off the diagonal is used: its mean over pairs, and one pseudo-value per run, which give that mean an
-interval although pairs that share a run are not independent.
+interval although pairs that share a run are not independent. By sample it is `[P, N]`, the pairs in the order of
+`itertools.combinations`.
 
 Expected churn. Runs a and b have accuracies A and B. If they erred independently of each other, and each wrong answer
 fell on any of the other C - 1 classes alike, they would agree where both are right, A B, and where both are wrong in
@@ -51,15 +52,19 @@ def churn(answers: Integer[np.ndarray, "r n"], labels: Integer[np.ndarray, " n"]
     Raises:
       ValueError: there is no sample, or the shapes differ.
     """
+    return Churn(*(square(part.mean(axis=1), len(answers)) for part in churn_by_sample(answers, labels)))
+
+
+def churn_by_sample(answers: Integer[np.ndarray, "r n"], labels: Integer[np.ndarray, " n"]) -> Churn:
+    """`churn` before the mean over samples, each bool `[P, N]`."""
     answers, labels = np.asarray(answers), np.asarray(labels)
     if answers.ndim != 2 or answers.shape[1:] != labels.shape or not len(labels):
         raise ValueError(f"expected answers [R, N] and labels [N], N >= 1; got {answers.shape} and {labels.shape}")
     right = answers == labels
-    parts = np.zeros((4, len(answers), len(answers)))
-    for a, b in combinations(range(len(answers)), 2):
+    parts = np.zeros((4, math.comb(len(answers), 2), len(labels)), bool)
+    for pair, (a, b) in enumerate(combinations(range(len(answers)), 2)):
         differs = answers[a] != answers[b]
-        shares = [differs, right[b] & ~right[a], right[a] & ~right[b], differs & ~right[a] & ~right[b]]
-        parts[:, a, b] = parts[:, b, a] = [share.mean() for share in shares]
+        parts[:, pair] = [differs, right[b] & ~right[a], right[a] & ~right[b], differs & ~right[a] & ~right[b]]
     return Churn(*parts)
 
 
@@ -72,23 +77,41 @@ def expected_churn(accuracy: Float[np.ndarray, " r"], classes: int) -> Float64[n
     return np.clip(1 - same, 0.0, 1.0)
 
 
+def expected_over_pairs(accuracy: Float[np.ndarray, "b r"], classes: int) -> Float64[np.ndarray, " b"]:
+    """The mean of `expected_churn` over pairs, of B times R runs at once, R >= 2."""
+    runs = accuracy.shape[1]
+    if classes < 2:
+        return np.zeros(len(accuracy))
+
+    def product(shares: np.ndarray) -> np.ndarray:  # mean over pairs
+        return (shares.sum(axis=1) ** 2 - (shares**2).sum(axis=1)) / (runs * (runs - 1))
+
+    right = np.asarray(accuracy, np.float64)
+    return np.clip(1 - product(right) - product(1 - right) / (classes - 1), 0.0, 1.0)
+
+
 def jensen_shannon(logits: Float[np.ndarray, "r n c"]) -> Float64[np.ndarray, "r r"]:
     """Jensen-Shannon divergence of every pair's predicted distributions, mean over samples, in nats.
 
     H((p + q) / 2) - (H(p) + H(q)) / 2 with natural logarithms: symmetric, in [0, ln 2]. Lin 1991.
     """
+    return square(jensen_shannon_by_sample(logits).mean(axis=1), len(logits))
+
+
+def jensen_shannon_by_sample(logits: Float[np.ndarray, "r n c"]) -> Float64[np.ndarray, "p n"]:
+    """`jensen_shannon` before the mean over samples."""
     runs, size, classes = logits.shape
     if not size:
         raise ValueError(f"expected logits [R, N, C], N >= 1; got {logits.shape}")
-    total = np.zeros((runs, runs))
+    found = np.zeros((math.comb(runs, 2), size))
     step = max(1, BLOCK // max(1, runs * classes))
     for start in range(0, size, step):
         shares = np.stack([np.exp(log_softmax(run[start : start + step])) for run in logits])
         own = _entropy(shares)
-        for a, b in combinations(range(runs), 2):
+        for pair, (a, b) in enumerate(combinations(range(runs), 2)):
             apart = _entropy((shares[a] + shares[b]) / 2) - (own[a] + own[b]) / 2
-            total[a, b] += np.clip(apart, 0.0, np.log(2)).sum()  # rounding alone leaves the range
-    return (total + total.T) / size
+            found[pair, start : start + step] = np.clip(apart, 0.0, np.log(2))  # rounding alone leaves the range
+    return found
 
 
 def jaccard(neighbours: Integer[np.ndarray, "r n k"]) -> Float64[np.ndarray, "r r"]:
@@ -96,14 +119,26 @@ def jaccard(neighbours: Integer[np.ndarray, "r n k"]) -> Float64[np.ndarray, "r 
 
     Ids within a row are distinct, and mean the same thing in every run.
     """
+    return square(jaccard_by_sample(neighbours).mean(axis=1), len(neighbours)) + np.eye(len(neighbours))
+
+
+def jaccard_by_sample(neighbours: Integer[np.ndarray, "r n k"]) -> Float64[np.ndarray, "p n"]:
+    """`jaccard` before the mean over samples."""
     runs, size, k = neighbours.shape
     if not size or not k:
         raise ValueError(f"expected neighbours [R, N, K], N >= 1 and K >= 1; got {neighbours.shape}")
-    shares = np.eye(runs)
-    for a, b in combinations(range(runs), 2):
+    shares = np.zeros((math.comb(runs, 2), size))
+    for pair, (a, b) in enumerate(combinations(range(runs), 2)):
         common = sum((neighbours[a] == neighbours[b][:, rank, None]).sum(axis=1) for rank in range(k))
-        shares[a, b] = shares[b, a] = (common / (2 * k - common)).mean()
+        shares[pair] = common / (2 * k - common)
     return shares
+
+
+def square(values: Float[np.ndarray, " p"], runs: int) -> Float64[np.ndarray, "r r"]:
+    """One value a pair as a symmetric matrix, 0 on the diagonal."""
+    matrix = np.zeros((runs, runs))
+    matrix[np.triu_indices(runs, 1)] = values
+    return matrix + matrix.T
 
 
 def random_jaccard(nodes: int, k: int) -> float:
@@ -118,6 +153,19 @@ def over_pairs(matrix: Float[np.ndarray, "r r"]) -> float | None:
     """The mean over pairs of runs; None for fewer than two runs."""
     pairs = matrix[np.triu_indices(len(matrix), 1)]
     return float(pairs.mean()) if len(pairs) else None
+
+
+def over_resampled_pairs(
+    matrix: Float[np.ndarray, "r r"], times: Float[np.ndarray, "b r"]
+) -> Float64[np.ndarray, " b"]:
+    """The mean over pairs in each of B resamples, in which every run is so many `times`.
+
+    A pair counts as often as its two runs are drawn together. A run drawn twice is no pair with itself, which would
+    count as two runs that agree. Every resample holds two different runs, as those of `resampled_runs` do.
+    """
+    outside = matrix * (1 - np.eye(len(matrix)))
+    pairs = times.sum(axis=1) ** 2 - (times**2).sum(axis=1)
+    return ((times @ outside) * times).sum(axis=1) / pairs
 
 
 def pseudo_values(matrix: Float[np.ndarray, "r r"]) -> list[float]:

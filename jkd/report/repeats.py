@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 
 from jkd.report import markup, text
 from jkd.report.plots import WIDTH, Plot, Theme, canvas, drawable
+from jkd.report.resampled import RESAMPLES
 from jkd.report.summary import pairs_of, reference_of
-from jkd.report.tables import DIFFERING, entries, unit
+from jkd.report.tables import DIFFERING, RESAMPLED, differing, entries, resampled_over, unit
 
 PAIRS = {
     "seeds": "pairs of seeds of one replicate",
@@ -31,7 +32,7 @@ def section(summary: Mapping[str, Any], plot: Plot | None) -> str:
         "Churn, split by what becomes of an answer when one run takes the place of another. The line is the churn of "
         "runs with the same accuracies that err independently, their wrong answers spread evenly over the classes."
     )
-    tables = "".join(_pairs(summary, kind, kind == kinds[0]) for kind in kinds)
+    tables = "".join(_pairs(summary, kind, kind == kinds[0]) + _resampled(summary, kind) for kind in kinds)
     return (
         (tables or "<p>There are no two runs to compare yet.</p>") + markup.figure(plot, caption) + _intervals(summary)
     )
@@ -70,20 +71,40 @@ def draw(summary: Mapping[str, Any], theme: Theme) -> Figure | None:
 
 
 def _pairs(summary: Mapping[str, Any], kind: str, explained: bool) -> str:
-    found = {name: summary["variance"][name][kind] for name in entries(summary)}
-    found = {name: entry for name, entry in found.items() if entry}
-    ks = list(dict.fromkeys(some["k"] for entry in found.values() for some in entry["neighbours"] or ()))
+    found, ks = differing(summary, kind)
     rows = []
     for name, entry in found.items():
         shares = {some["k"]: some for some in entry["neighbours"] or ()}
         cells = [_figure(measure, entry[measure]) for measure in DIFFERING]
-        cells.insert(1, _ends(entry["churn_over_inputs"]))
         rows.append([text.escape(name), *cells, *(_shared(shares.get(k)) for k in ks), f"{entry['pairs']:,}"])
-    caption = f"Mean over {PAIRS[kind]}; ± half of its 95 % interval over {unit(summary)}s, inputs: over test inputs."
+    caption = f"Mean over {PAIRS[kind]}; ± half of its 95 % interval over {unit(summary)}s (Student-t)."
     if explained:
         caption += _explained(bool(ks))
-    first, *others = DIFFERING.values()
-    head = ["", first, "inputs", *others, *(f"{k} nearest" for k in ks), "pairs"]
+    head = ["", *DIFFERING.values(), *(f"{k} nearest" for k in ks), "pairs"]
+    return markup.table(head, rows, caption)
+
+
+def _resampled(summary: Mapping[str, Any], kind: str) -> str:
+    """Bootstrap intervals over test inputs and, a row below, over the runs that are compared."""
+    found, ks = differing(summary, kind)
+    rows = []
+    for name, entry in found.items():
+        for over, what in resampled_over(entry, kind).items():
+            shares = {some["k"]: some[over] for some in entry["neighbours"] or ()}
+            cells = [_span(measure, entry[over][measure]) for measure in RESAMPLED]
+            nearest = [_span("jaccard", shares[k]) if k in shares else text.DASH for k in ks]
+            rows.append([text.escape(name), what, *cells, *nearest])
+    if not rows:
+        return ""
+    drawn = "the seeds of each replicate" if kind == "seeds" else "the replicates"
+    caption = (
+        f"95 % intervals of the same means by bootstrap: percentiles of {RESAMPLES:,} resamples. Inputs: other test "
+        f"inputs, the runs as they are. {kind.capitalize()}: {drawn} drawn with replacement, the test inputs as they "
+        "are; one that is drawn twice is not compared with itself, and a draw of one alone is drawn again. Two have no "
+        f"such interval, that of three is coarse, and with fewer than twenty {kind} it is too narrow"
+    )
+    caption += ": the one above, ±, is the better." if kind == f"{unit(summary)}s" else "."
+    head = ["", "over", *RESAMPLED.values(), *(f"{k} nearest" for k in ks)]
     return markup.table(head, rows, caption)
 
 
@@ -143,6 +164,14 @@ def _ends(entry: Mapping[str, Any], signed: bool = False) -> str:
         return text.DASH
     low, high = (text.number("accuracy", entry[end], signed) for end in ("low", "high"))
     return _nowrap(f"[{low}, {high}]")
+
+
+def _span(measure: str, entry: Mapping[str, Any]) -> str:
+    """An interval that may be broken between its ends: there are many columns of them."""
+    if entry["low"] is None or entry["high"] is None:
+        return text.DASH
+    low, high = (text.number(measure, entry[end]) for end in ("low", "high"))
+    return f"{_nowrap(f'[{low},')} {_nowrap(f'{high}]')}"
 
 
 def _nowrap(cell: str) -> str:

@@ -11,7 +11,8 @@ Keys:
   receipt             what each network costs.
   paired              every network minus every other, by metric: mean and 95 % interval over units.
   variance            by network, then by kind of pairs, `seeds` or `replicates`: churn and its parts, expected and
-                      normalised churn, Jensen-Shannon divergence, overlap of neighbours; see jkd/report/variance.py.
+                      normalised churn, Jensen-Shannon divergence, overlap of neighbours; and the same with bootstrap
+                      intervals, `over_inputs` and `over_runs`; see jkd/report/variance.py.
   points              accuracy and its paired differences with intervals over test inputs; see jkd/report/points.py.
   parts               by folder: what each part was made from, its digest, and what `jkd replay` found of it, if asked.
   labels, graph, primary, versions, config, manifest

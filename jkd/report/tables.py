@@ -15,6 +15,15 @@ DIFFERING = {
     "normalised_churn": "normalised",
     "js": "JS",
 }
+# Shown with bootstrap intervals; summary.json has all of them.
+RESAMPLED = {
+    "churn": "churn",
+    "good_churn": "good",
+    "bad_churn": "bad",
+    "agreement": "agreement",
+    "normalised_churn": "normalised",
+    "js": "JS",
+}
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -134,24 +143,49 @@ def _differences(summary: Mapping[str, Any], metric: str) -> list[str]:
     ]
 
 
-def _differing(summary: Mapping[str, Any]) -> list[str]:
-    """How far two runs differ: the parts of churn, and what the neighbours have in common."""
-    kind = pairs_of(summary)
-    found = {name: summary["variance"][name][kind] for name in entries(summary)} if kind else {}
+def differing(summary: Mapping[str, Any], kind: str) -> tuple[dict[str, dict[str, Any]], list[int]]:
+    """What `variance` has of each network with pairs of that kind, in the order of `entries`; every k of neighbours."""
+    found = {name: summary["variance"][name][kind] for name in entries(summary)}
     found = {name: entry for name, entry in found.items() if entry}
-    if not found:
+    return found, list(dict.fromkeys(some["k"] for entry in found.values() for some in entry["neighbours"] or ()))
+
+
+def resampled_over(entry: Mapping[str, Any], kind: str) -> dict[str, str]:
+    """Which bootstrap intervals an entry of `variance` has, and what they are over in a word."""
+    words = {"over_inputs": "inputs", "over_runs": kind}
+    return {over: word for over, word in words.items() if entry[over]["churn"]["low"] is not None}
+
+
+def _differing(summary: Mapping[str, Any]) -> list[str]:
+    """How far two runs differ: the parts of churn, and what the neighbours have in common; then with intervals."""
+    kind = pairs_of(summary)
+    found, ks = differing(summary, kind) if kind else ({}, [])
+    if not kind or not found:
         return []
-    ks = list(dict.fromkeys(some["k"] for entry in found.values() for some in entry["neighbours"] or ()))
-    rows = [["", *DIFFERING.values(), *(f"{k} nearest" for k in ks), "pairs"]]
+    nearest = [f"{k} nearest" for k in ks]
+    rows = [["", *DIFFERING.values(), *nearest, "pairs"]]
+    ends = [["", "over", *RESAMPLED.values(), *nearest]]
     for name, entry in found.items():
-        shares = {some["k"]: text.number("jaccard", some["jaccard"]["mean"]) for some in entry["neighbours"] or ()}
+        shares = {some["k"]: some for some in entry["neighbours"] or ()}
         figures = [text.number(measure, entry[measure]["mean"]) for measure in DIFFERING]
-        rows.append([f"  {text.visible(name)}", *figures, *(shares.get(k, text.DASH) for k in ks), str(entry["pairs"])])
+        common = [text.number("jaccard", shares[k]["jaccard"]["mean"]) if k in shares else text.DASH for k in ks]
+        rows.append([f"  {text.visible(name)}", *figures, *common, str(entry["pairs"])])
+        for place, (over, what) in enumerate(resampled_over(entry, kind).items()):
+            spans = [_span(measure, entry[over][measure]) for measure in RESAMPLED]
+            common = [_span("jaccard", shares[k][over]) if k in shares else text.DASH for k in ks]
+            ends.append(["" if place else f"  {text.visible(name)}", what, *spans, *common])
     which = "two seeds of a replicate" if kind == "seeds" else "two replicates (pool, labels and teacher, too)"
     lines = ["", f"how far {which} differ; JS in nats, normalised: 1 = independent errors:", _aligned(rows)]
     if ks:
         lines.append("  k nearest: overlap (Jaccard) of the training samples that both look up, in percent")
+    if ends[1:]:
+        lines += ["", f"95 % intervals of the same by bootstrap, over test inputs and over {kind}:", _aligned(ends)]
     return lines
+
+
+def _span(measure: str, entry: Mapping[str, Any]) -> str:
+    low, high = (text.number(measure, entry[end]) for end in ("low", "high"))
+    return text.DASH if low == text.DASH else f"{low}..{high}"
 
 
 def _legend(summary: Mapping[str, Any], columns: Mapping[str, str]) -> str:

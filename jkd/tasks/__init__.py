@@ -7,7 +7,7 @@ from typing import Any
 
 from jkd.tasks.classification import CLASSIFICATION
 from jkd.tasks.detection import detection
-from jkd.tasks.task import Anchors, Nodes, Task
+from jkd.tasks.task import Anchors, Differences, Nodes, Task
 
 TASKS = {"classification": lambda module, shape: CLASSIFICATION, "detection": detection}
 
@@ -24,4 +24,4 @@ def make_task(name: str, module: Any = None, shape: tuple[int, ...] = ()) -> Tas
     return TASKS[name](module, shape)
 
 
-__all__ = ["CLASSIFICATION", "TASKS", "Anchors", "Nodes", "Task", "make_task"]
+__all__ = ["CLASSIFICATION", "TASKS", "Anchors", "Differences", "Nodes", "Task", "make_task"]

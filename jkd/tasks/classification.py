@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from jkd import evaluate
 from jkd.graph import views
 from jkd.graph.nearest import Edges
-from jkd.tasks.task import Anchors, Found, Nodes, Task
+from jkd.tasks.task import Anchors, Differences, Found, Nodes, Task
 
 
 def anchors(batch: Mapping[str, Array], outputs: Float[Array, "b c"], taps: Mapping[str, Array]) -> Anchors:
@@ -73,20 +73,31 @@ def metrics(
     }
 
 
-def differences(found: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Churn and its parts, what is expected of it, agreement and Jensen-Shannon divergence, `[R, R]`."""
+def differences(found: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> Differences:
+    """Churn and its parts, what is expected of it, agreement and Jensen-Shannon divergence."""
     logits = np.stack([some["logits"] for some in found])
-    classes = logits.argmax(-1)
-    churn, good, bad, both_wrong = evaluate.churn(classes, labels)
-    return {
+    classes, runs = logits.argmax(-1), len(logits)
+    right = classes == labels
+    churn, good, bad, both_wrong = evaluate.churn_by_sample(classes, labels)
+    by_sample = {
         "churn": churn,
         "good_churn": good,
         "bad_churn": bad,
         "both_wrong_churn": both_wrong,
-        "agreement": 1 - churn,
-        "expected_churn": evaluate.expected_churn((classes == labels).mean(axis=1), logits.shape[2]),
-        "js": evaluate.jensen_shannon(logits),
+        "js": evaluate.jensen_shannon_by_sample(logits),
     }
+    pairs = {measure: evaluate.square(shares.mean(axis=1), runs) for measure, shares in by_sample.items()}
+    samples = {measure: shares.mean(axis=0) for measure, shares in by_sample.items()}
+    return Differences(
+        pairs
+        | {
+            "agreement": 1 - pairs["churn"],
+            "expected_churn": evaluate.expected_churn(right.mean(axis=1), logits.shape[2]),
+        },
+        samples | {"agreement": 1 - samples["churn"]},
+        right,
+        logits.shape[2],
+    )
 
 
 def answers(found: Found) -> np.ndarray:

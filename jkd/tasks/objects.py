@@ -13,7 +13,7 @@ from jkd.evaluate.detection import Found as FoundIn
 from jkd.evaluate.nms import Detections
 from jkd.graph import objects
 from jkd.graph.nearest import Edges
-from jkd.tasks.task import Found, Nodes
+from jkd.tasks.task import Differences, Found, Nodes
 
 SURE = 0.4  # least score of a teacher's box, in an image that nobody has annotated, that becomes a node
 ONCE = 0.45  # IoU above which two of them are one object
@@ -71,14 +71,14 @@ def _detections(found: Mapping[str, Any]) -> Detections:
     return Detections(*(found[name] for name in Detections._fields))
 
 
-def differences(found: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Share of boxes that two runs find alike, `agreement`, and its complement, `churn`, `[R, R]`."""
+def differences(found: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> Differences:
+    """Share of boxes that two runs find alike, `agreement`, and its complement, `churn`."""
     lists = [found_of(_detections(some)) for some in found]
     alike = np.ones((len(lists), len(lists)))
     for one in range(len(lists)):
         for other in range(one):
             alike[one, other] = alike[other, one] = evaluate.agreement_of_boxes(lists[one], lists[other])
-    return {"churn": 1 - alike, "agreement": alike}
+    return Differences({"churn": 1 - alike, "agreement": alike}, {})
 
 
 def nodes_of(source: ObjectSource, index: np.ndarray, labels: np.ndarray, look: Callable[[np.ndarray], Found]) -> Nodes:

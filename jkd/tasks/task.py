@@ -53,6 +53,22 @@ class Nodes(NamedTuple):
     classes: Int32[np.ndarray, " n"] | None = None
 
 
+class Differences(NamedTuple):
+    """How far each two of R runs differ, R >= 2, over N samples.
+
+    Attributes:
+      pairs: by measure, `[R, R]`.
+      samples: by measure, mean over pairs, `[N]`; none where measures are no means over samples.
+      right: which run is right on which sample, bool `[R, N]`; None where an answer is more than a class.
+      classes: how many there are.
+    """
+
+    pairs: dict[str, np.ndarray]
+    samples: dict[str, np.ndarray]
+    right: np.ndarray | None = None
+    classes: int = 0
+
+
 @dataclass(frozen=True)
 class Task:
     """A problem, as seen by one network. `jkd.tasks.make_task` makes it.
@@ -78,7 +94,7 @@ class Task:
       describe: `(batch, outputs, taps) -> logits, features`, `[B, ...]` or `[B, M, ...]`, of a batch's nodes.
       rows: `(described arrays [N, ...], sources' indices [N], nodes) -> the same, one row a node`.
       metrics: `(predictions, source, indices, labels, the teacher's predictions or None) -> {metric: value}`, in NumPy.
-      differences: `(predictions of several runs, labels) -> {measure: [R, R]}`: how far each two of them differ.
+      differences: `(predictions of several runs, labels) -> Differences`: how far each two of them differ.
       answers: `(predictions) -> [N]`, the class of each sample; None where an answer is more than a class.
       found: `(predictions) -> Nodes`: the parts of answers that are explained one by one, `sample` counting from 0;
         None where an answer is explained as a whole.
@@ -109,7 +125,7 @@ class Task:
     describe: Callable[[Arrays, Any, Arrays], dict[str, Array]]
     rows: Callable[[Found, np.ndarray, Nodes], Found]
     metrics: Callable[[Found, Any, np.ndarray, np.ndarray, Found | None], dict[str, float | None]]
-    differences: Callable[[Sequence[Found], np.ndarray], dict[str, np.ndarray]]
+    differences: Callable[[Sequence[Found], np.ndarray], Differences]
     answers: Callable[[Found], np.ndarray] | None
     found: Callable[[Found], Nodes] | None
     nodes_of: Callable[[Any, np.ndarray, np.ndarray, Callable[[np.ndarray], Found]], Nodes]

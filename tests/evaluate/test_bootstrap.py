@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jkd.evaluate import bootstrap, resampled_means
+from jkd.evaluate import bootstrap, percentiles, resampled_means, resampled_runs
 from jkd.evaluate.bootstrap import BLOCK
 
 quick = settings(derandomize=True, deadline=None, max_examples=25)
@@ -54,3 +54,30 @@ def test_equal_scores_have_an_interval_of_no_width() -> None:
 def test_no_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="N >= 1"):
         bootstrap(np.zeros((0, 1)))
+
+
+@quick
+@given(st.integers(2, 8), st.integers(0, 3))
+def test_every_draw_of_runs_is_of_as_many_and_of_two_different_ones(runs: int, group: int) -> None:
+    times = resampled_runs(runs, group, 300)
+    assert times.shape == (300, runs) and (times == np.rint(times)).all() and times.min() >= 0
+    assert (times.sum(axis=1) == runs).all() and ((times > 0).sum(axis=1) >= 2).all()
+    assert times.tobytes() == resampled_runs(runs, group, 300).tobytes()
+    if runs > 2:  # two can be drawn in one way
+        assert times.tobytes() != resampled_runs(runs, group + 1, 300).tobytes()
+
+
+def test_runs_are_drawn_as_often_as_by_chance() -> None:
+    times = resampled_runs(3)
+    everyone = (times == 1).all(axis=1).mean()  # 6 of the 24 draws of three that are not of one alone
+    assert everyone == pytest.approx(1 / 4, abs=0.02)
+    np.testing.assert_allclose(times.mean(axis=0), 1, atol=0.03)
+
+
+def test_a_lone_run_cannot_be_drawn_in_pairs() -> None:
+    with pytest.raises(ValueError, match="two runs or more"):
+        resampled_runs(1)
+
+
+def test_percentiles_leave_out_a_share_at_both_ends() -> None:
+    assert percentiles(7.0, np.arange(101.0), 0.9) == pytest.approx((7, 5, 95))

@@ -8,11 +8,16 @@ from hypothesis import strategies as st
 
 from jkd.evaluate import (
     churn,
+    churn_by_sample,
     expected_churn,
+    expected_over_pairs,
     interval,
     jaccard,
+    jaccard_by_sample,
     jensen_shannon,
+    jensen_shannon_by_sample,
     over_pairs,
+    over_resampled_pairs,
     pseudo_values,
     random_jaccard,
     ratio_of,
@@ -60,6 +65,35 @@ def test_identical_runs_do_not_differ(drawn: tuple) -> None:
     assert over_pairs(jensen_shannon(logits)) == pytest.approx(0, abs=1e-12)
     neighbours = np.argsort(logits, axis=-1, kind="stable")[:, :, :2]
     assert over_pairs(jaccard(neighbours)) == 1
+
+
+@quick
+@given(runs())
+def test_by_sample_a_measure_of_a_sample_is_that_of_a_set_of_it_alone(drawn: tuple) -> None:
+    logits, labels = drawn
+    answers, neighbours = logits.argmax(-1), np.argsort(logits, axis=-1, kind="stable")[:, :, :2]
+    upper = np.triu_indices(len(logits), 1)
+    of_churn = churn_by_sample(answers, labels)
+    of_js, of_jaccard = jensen_shannon_by_sample(logits), jaccard_by_sample(neighbours)
+    for at in range(len(labels)):
+        alone = slice(at, at + 1)
+        for part, whole in zip(of_churn, churn(answers[:, alone], labels[alone]), strict=True):
+            assert (part[:, at] == whole[upper]).all()
+        np.testing.assert_allclose(of_js[:, at], jensen_shannon(logits[:, alone])[upper], atol=1e-12)
+        np.testing.assert_allclose(of_jaccard[:, at], jaccard(neighbours[:, alone])[upper])
+
+
+@quick
+@given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 5))
+def test_over_pairs_of_many_at_once(seed: int, count: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    accuracy = rng.random((3, count))
+    expected = [over_pairs(expected_churn(row, classes)) for row in accuracy]
+    np.testing.assert_allclose(expected_over_pairs(accuracy, classes), expected, atol=1e-12)
+    matrix = expected_churn(accuracy[0], classes) + rng.random() * np.eye(count)
+    times = np.vstack([np.ones(count), np.full(count, 2), np.eye(count)[0] + np.eye(count)[1]])
+    whole = over_pairs(matrix)
+    np.testing.assert_allclose(over_resampled_pairs(matrix, times), [whole, whole, matrix[0, 1]], atol=1e-12)
 
 
 def test_js_by_hand_in_nats() -> None:

@@ -1,3 +1,4 @@
+import html
 import re
 import shutil
 from collections.abc import Callable
@@ -177,6 +178,23 @@ def test_between_seeds_the_page_compares_neighbours_and_shows_pairs_of_replicate
     entry = files.read_json(run.workdir / "report" / "summary.json")["variance"]["knowledge_graph"]["seeds"]
     for some in entry["neighbours"]:
         assert f"{100 * some['jaccard']['mean']:.1f} ({100 * some['random']:.1f})" in section
+
+
+def test_how_far_runs_differ_has_bootstrap_intervals_over_inputs_and_over_seeds(make_run: Callable) -> None:
+    run = make_run(replicates=1, seeds=(0, 1, 2))
+    page = _report(run)
+    words = html.unescape(re.sub(r"<[^>]+>", " ", page[page.index('<section id="repeats">') :]))
+    words = " ".join(words.split())
+    assert "percentiles of 2,000 resamples" in words and "Seeds: the seeds of each replicate drawn" in words
+    entry = files.read_json(run.workdir / "report" / "summary.json")["variance"]["knowledge_graph"]["seeds"]
+    for over, word in (("over_inputs", "inputs"), ("over_runs", "seeds")):
+        shares = [entry[over][measure] for measure in ("churn", "good_churn", "bad_churn", "agreement")]
+        ends = [f"[{100 * some['low']:.1f}, {100 * some['high']:.1f}]" for some in shares]
+        ends += [
+            f"[{entry[over][some]['low']:.3f}, {entry[over][some]['high']:.3f}]" for some in ("normalised_churn", "js")
+        ]
+        ends += [f"[{100 * some[over]['low']:.1f}, {100 * some[over]['high']:.1f}]" for some in entry["neighbours"]]
+        assert f"knowledge_graph {word} {' '.join(ends)}" in words
 
 
 def test_a_lone_run_has_intervals_over_test_inputs_and_no_pairs(make_run: Callable) -> None:

@@ -75,18 +75,31 @@ def test_a_run_without_finished_students_has_a_table_and_a_finding(written: tupl
 
 def test_below_the_table_stands_how_far_replicates_differ_and_that_they_are_replicates(written: tuple) -> None:
     _, summary = written
-    block = table(summary).split("how far two replicates (pool, labels and teacher, too) differ")[1].splitlines()
+    block = table(summary).split("how far two replicates (pool, labels and teacher, too) differ")[1]
+    block, intervals = (part.splitlines() for part in block.split("\n\n95 % intervals"))
     assert block[1].split() == ["churn", "good", "bad", "both", "wrong", "normalised", "JS", "pairs"]
     assert [line.split()[0] for line in block[2:]] == list(entries(summary))
     churn = summary["variance"]["kd"]["replicates"]["churn"]["mean"]
     assert summary["students"]["kd"]["metrics"]["replicate_churn"]["mean"] == churn
     assert f"{100 * churn:.1f}" in next(line for line in block if line.split()[:1] == ["kd"])
+    assert intervals[1].split() == ["over", "churn", "good", "bad", "agreement", "normalised", "JS"]
+    rows = intervals[2:]
+    assert [line.split()[:2] for line in rows[::2]] == [[name, "inputs"] for name in entries(summary)]
+    assert {line.split()[0] for line in rows[1::2]} == {"replicates"}
+    entry = summary["variance"]["kd"]["replicates"]
+    place = 2 * list(entries(summary)).index("kd")
+    for over, cells in (("over_inputs", rows[place].split()[2:]), ("over_runs", rows[place + 1].split()[1:])):
+        assert cells[0] == f"{100 * entry[over]['churn']['low']:.1f}..{100 * entry[over]['churn']['high']:.1f}"
+        assert cells[5] == f"{entry[over]['js']['low']:.3f}..{entry[over]['js']['high']:.3f}"
 
 
 def test_between_seeds_the_block_has_the_neighbours_and_a_dash_where_there_are_none(make_run: Callable) -> None:
     run = make_run(replicates=1, seeds=(0, 1))
     text = table(write_report(run.workdir, run.dataset, run.graph))
-    block = text.split("how far two seeds of a replicate differ")[1].splitlines()
+    block, intervals = text.split("how far two seeds of a replicate differ")[1].split("\n\n95 % intervals")
+    assert "  inputs  " in intervals and "  seeds  " not in intervals  # two seeds have none over seeds
+    assert intervals.splitlines()[1].split()[-4:] == ["5", "nearest", "10", "nearest"]
+    block = block.splitlines()
     assert "5 nearest  10 nearest" in block[1] and "Jaccard" in block[-1]
     assert next(line for line in block if line.split()[:1] == ["kd"]).split()[-3:] == ["–", "–", "1"]
 

@@ -11,6 +11,8 @@ from jkd.report.collect import Part, Results, collect
 from jkd.report.variance import MEASURES, Spread, spreads
 from jkd.tasks import CLASSIFICATION
 
+NOTHING = {"mean": None, "low": None, "high": None}
+
 
 def _found(run: Any, name: str) -> tuple[Results, dict[str, Spread | None]]:
     results = collect(run.workdir)
@@ -29,8 +31,12 @@ def _differs(results: Results, name: str, a: tuple[int, int], b: tuple[int, int]
 def test_of_one_replicate_every_pair_of_seeds_is_compared(make_run: Callable) -> None:
     results, found = _found(make_run(replicates=1, seeds=(0, 1, 2)), "kd")
     entry = found["seeds"].as_dict()
-    assert entry["churn_over_inputs"]["mean"] == pytest.approx(entry["churn"]["mean"])
-    assert entry["churn_over_inputs"]["low"] < entry["churn"]["mean"] < entry["churn_over_inputs"]["high"]
+    for measure in MEASURES:
+        for over in ("over_inputs", "over_runs"):
+            assert entry[over][measure]["mean"] == pytest.approx(entry[measure]["mean"])
+            low, high = entry[over][measure]["low"], entry[over][measure]["high"]
+            assert low - 1e-12 <= entry[measure]["mean"] <= high + 1e-12
+    assert entry["over_inputs"]["churn"]["low"] < entry["over_inputs"]["churn"]["high"] and entry["resamples"] == 2000
     expected = [_differs(results, "kd", (0, a), (0, b)) for a, b in combinations(range(3), 2)]
     assert found["replicates"] is None and entry["pairs"] == 3
     assert entry["churn"]["mean"] == pytest.approx(np.mean(expected)) and entry["churn"]["n"] == 3
@@ -43,8 +49,11 @@ def test_of_several_replicates_seeds_are_compared_within_each_and_replicates_at_
     results, found = _found(make_run(replicates=3, seeds=(0, 1)), "kd")
     within = [_differs(results, "kd", (replicate, 0), (replicate, 1)) for replicate in range(3)]
     seeds, replicates = found["seeds"].as_dict(), found["replicates"].as_dict()
-    for entry in (seeds, replicates):
-        assert entry["churn_over_inputs"]["mean"] == pytest.approx(entry["churn"]["mean"])
+    for measure in MEASURES:
+        for entry in (seeds, replicates):
+            assert entry["over_inputs"][measure]["mean"] == pytest.approx(entry[measure]["mean"])
+        assert seeds["over_runs"][measure] == NOTHING  # two seeds are one pair
+        assert replicates["over_runs"][measure]["mean"] == pytest.approx(replicates[measure]["mean"])
     assert seeds["churn"] == pytest.approx(evaluate.interval(within)._asdict()) and seeds["pairs"] == 3
     across = [_differs(results, "kd", (a, s), (b, s)) for s in (0, 1) for a, b in combinations(range(3), 2)]
     assert replicates["churn"]["mean"] == pytest.approx(np.mean(across)) and replicates["pairs"] == 6
@@ -70,6 +79,15 @@ def test_neighbours_are_compared_between_seeds_and_beside_random_ones(make_run: 
     for entry in (five, ten):
         assert entry["random"] == pytest.approx(evaluate.random_jaccard(60, entry["k"]))
         assert entry["random"] < entry["jaccard"]["mean"] < 1 and entry["jaccard"]["n"] == 2
+        assert entry["over_inputs"]["mean"] == pytest.approx(entry["jaccard"]["mean"])
+        assert entry["over_inputs"]["low"] < entry["jaccard"]["mean"] < entry["over_inputs"]["high"]
+        assert entry["over_runs"] == NOTHING
+
+
+def test_neighbours_of_three_seeds_have_an_interval_over_them(make_run: Callable) -> None:
+    _, found = _found(make_run(replicates=1, seeds=(0, 1, 2)), "knowledge_graph")
+    for entry in found["seeds"].as_dict()["neighbours"]:
+        assert entry["over_runs"]["low"] < entry["jaccard"]["mean"] < entry["over_runs"]["high"]
 
 
 def test_neighbours_are_never_compared_across_replicates(make_run: Callable) -> None:
@@ -103,7 +121,7 @@ def test_where_no_churn_is_expected_normalised_churn_is_null(make_run: Callable)
         result = files.read_signed(folder / "result.json")
         files.write_signed(folder / "result.json", result | {"predictions": digest.of_tree(right)})
     entry = _found(run, "kd")[1]["seeds"].as_dict()
-    assert entry["expected_churn"]["mean"] == 0
+    assert entry["expected_churn"]["mean"] == 0 and entry["over_inputs"]["normalised_churn"] == NOTHING
     assert entry["normalised_churn"] == {"mean": None, "sd": None, "n": 0, "low": None, "high": None}
 
 
