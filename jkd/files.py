@@ -12,6 +12,7 @@ import math
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import IO, Any, TypeVar
 
@@ -194,8 +195,8 @@ def _number(text: str) -> float:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        times = Counter(key for key, _ in pairs)
+        twice = next(key for key in times if times[key] > 1)
         raise ValueError(f"the key {twice!r} comes up twice")
     return made
 

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ def test_broken_json_names_the_file(tmp_path: Path, content: bytes, word: str):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(UserError, match=word):
         files.read_json(tmp_path / "x.json")
+
+
+@pytest.mark.fault(22)
+def test_a_key_that_comes_up_twice_among_many_is_named_at_once(tmp_path: Path):
+    keys = ", ".join(f'"{number}": 0' for number in [*range(60_000), 59_999])
+    (tmp_path / "x.json").write_text(f"{{{keys}}}")
+    begun = time.monotonic()
+    with pytest.raises(Damaged, match=r"x\.json is not valid JSON \(the key '59999' comes up twice\)"):
+        files.read_json(tmp_path / "x.json")
+    assert time.monotonic() - begun < 5
 
 
 def test_a_path_below_a_file_is_refused(tmp_path: Path):
