@@ -27,7 +27,9 @@ POLL = 0.2  # seconds between two tries for a lock
 PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)  # what a network file system gets over
 PAUSES = (0.1, 0.4, 1.6)  # seconds before another try
 
-HEADER = 2**24  # most bytes of a safetensors header: some 200,000 arrays
+HEADER = 2**21  # most bytes of a safetensors header: some 20,000 arrays
+JSON = 2**24  # most bytes of a JSON file that comes from elsewhere
+VALUES, EACH = 2**20, 16  # most values of a JSON file, or one in EACH bytes of a larger one: one may take 100 bytes
 
 T = TypeVar("T")
 
@@ -137,7 +139,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def json_bytes(value: Any) -> bytes:
     """What `write_json` writes: equal values give equal bytes."""
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return "".join(_encoded(value)).encode()
+
+
+def _encoded(value: Any) -> Iterator[str]:
+    yield from json.JSONEncoder(indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).iterencode(value)
+    yield "\n"
 
 
 def write_signed(path: Path, value: dict[str, Any]) -> None:
@@ -149,22 +156,42 @@ def read_signed(path: Path, remedy: str = "Delete its folder to make it again.")
     """Reads what `write_signed` wrote; one of which any byte is not what was saved is a `Damaged` that names it."""
     data = _bytes_of(path)
     value = _parsed(path, data)
-    if not isinstance(value, dict) or value != digest.signed(value) or not _writes(value, data):
+    if not isinstance(value, dict) or not _is_signed(value) or not _writes(value, data):
         raise Damaged(f"{path} is damaged: it is not what its digest says. {remedy}")
     return value
 
 
-def _writes(value: dict[str, Any], data: bytes) -> bool:
-    """Whether a value would be written as `data`: so not even a changed blank goes unnoticed."""
+def _is_signed(value: dict[str, Any]) -> bool:
     try:
-        return json_bytes(value) == data
-    except ValueError:  # half a surrogate pair, which no program of ours wrote
+        return value == digest.signed(value)
+    except RecursionError:  # deeper than any program of ours wrote
         return False
 
 
-def read_json(path: Path) -> Any:
-    """Reads JSON; a missing or broken file, or one that gives a key twice, is a `UserError` that names it."""
-    return _parsed(path, _bytes_of(path))
+def _writes(value: dict[str, Any], data: bytes) -> bool:
+    """Whether a value would be written as `data`: so not even a changed blank goes unnoticed.
+
+    Compared piece by piece: indented, a small file of deep lists would be written as gigabytes.
+    """
+    at = 0
+    try:
+        for piece in (text.encode() for text in _encoded(value)):
+            if not data.startswith(piece, at):
+                return False
+            at += len(piece)
+    except (ValueError, RecursionError):  # half a surrogate pair, or a depth, which no program of ours wrote
+        return False
+    return at == len(data)
+
+
+def read_json(path: Path, most: int | None = None, each: int = EACH) -> Any:
+    """Reads JSON; a missing or broken file, or one that gives a key twice, is a `UserError` that names it.
+
+    So is one of over `most` bytes, which is not read, and one of so many values that they would fill the memory.
+    """
+    if most is not None and path.is_file() and places.size(path) > most:
+        raise UserError(f"{path} has {places.size(path)} bytes; expected at most {most}. Is it the right file?")
+    return _parsed(path, _bytes_of(path), each)
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -176,13 +203,24 @@ def _bytes_of(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read ({error.strerror or error}). Check it and its permissions.") from None
 
 
-def _parsed(path: Path, data: bytes) -> Any:
+def _parsed(path: Path, data: bytes, each: int = EACH) -> Any:
+    values, most = _values(data), max(VALUES, len(data) // each)
+    if values > most:
+        raise Damaged(
+            f"{path} is not JSON that jkd reads: {values} values in {len(data)} bytes, over {most}. Check that it is "
+            "the right file, or delete it and run again."
+        )
     try:
         return json.loads(data.decode(), object_pairs_hook=_object, parse_float=_number, parse_constant=_number)
     except RecursionError:
         raise Damaged(f"{path} is not valid JSON (nested too deeply). Delete it and run again.") from None
     except ValueError as error:  # of the encoding, the syntax, or a number of thousands of digits
         raise Damaged(f"{path} is not valid JSON ({error}). Delete it and run again.") from None
+
+
+def _values(data: bytes) -> int:
+    """How many values and keys JSON has at most. Marks within texts count, too: one pass would else not do."""
+    return sum(data.count(mark) for mark in (b"[", b"{", b",", b":"))
 
 
 def _number(text: str) -> float:
@@ -204,13 +242,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def check_header(path: Path) -> None:
     """Refuses, with a `ValueError`, a safetensors file that names an array twice, which its own reader lets pass.
 
-    To be called for a file that the reader has opened: its header is of the form that it should have.
+    So it does one whose header is too large or no JSON. To be called before the reader opens the file: of each byte of
+    a header it makes sixteen in memory. Whatever else may be wrong is left for it to find.
     """
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > HEADER:
             raise ValueError(f"its header has {length} bytes, over {HEADER}")
-        json.loads(file.read(length), object_pairs_hook=_object)
+        header = file.read(length)
+    if len(header) == length:
+        try:
+            json.loads(header.decode(), object_pairs_hook=_object)
+        except RecursionError:
+            raise ValueError("its header is nested too deeply") from None
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
@@ -230,8 +274,8 @@ def read_arrays(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
 
     try:
         with places.local(path) as here:
-            arrays = retried(lambda: load_file(here))
             check_header(here)
+            arrays = retried(lambda: load_file(here))
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
     except (SafetensorError, ValueError, TypeError, OSError, KeyError) as error:

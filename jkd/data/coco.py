@@ -45,7 +45,7 @@ def _split(root: Path, split: str, max_bytes: int, classes: Sequence[str]) -> An
     folder = folder_of(root, [name.format(split) for name in IMAGES], f"folder with the images of split '{split}'")
     if places.size(path) > MOST_BYTES:
         raise UserError(f"{path} has {places.size(path)} bytes, over {MOST_BYTES}.")
-    content = files.read_json(path)
+    content = files.read_json(path, each=3)
     images = sorted(_list(content, "images", path, MOST_IMAGES), key=lambda image: str(image.get("file_name")))
     names, number = _categories(_list(content, "categories", path, MOST_CLASSES), path, classes)
     there = images_in(folder, max_bytes)

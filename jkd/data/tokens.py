@@ -285,7 +285,7 @@ def _parsed(data: bytes, path: Path) -> Any:
 
 def _options(path: Path, lowercase: bool | None) -> dict[str, Any]:
     """What a `tokenizer_config.json` says of the normaliser, where there is one."""
-    said = files.read_json(path) if path.is_file() else {}
+    said = files.read_json(path, files.JSON) if path.is_file() else {}
     said = said if isinstance(said, dict) else {}
     return dict(
         lowercase=bool(said.get("do_lower_case", True)) if lowercase is None else lowercase,

@@ -14,7 +14,6 @@ from jkd.graph.nearest import Edges
 from jkd.graph.validate import check as validate
 from jkd.places import Path
 
-LARGEST = 2**26  # bytes of a graph.json that will be read
 REMEDY = "Delete the folder and build the graph again, or copy it anew."
 
 
@@ -89,8 +88,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = places.path_of(folder) / "graph.json"
     if not path.is_file():
         raise UserError(f"{path} is missing: there is no finished graph in {folder}. Build it with `jkd graph build`.")
-    if places.size(path) > LARGEST:
-        raise UserError(f"{path} is larger than {LARGEST} bytes, so it is not a graph's. {REMEDY}")
+    if places.size(path) > files.JSON:
+        raise UserError(f"{path} is larger than {files.JSON} bytes, so it is not a graph's. {REMEDY}")
     signed = files.read_signed(path, REMEDY)
     if set(signed) != {"sha256", "arrays_sha256", "manifest", "digest"}:
         raise Damaged(f"{path} does not hold a graph. {REMEDY}")
@@ -109,7 +108,7 @@ def _arrays(path: Path, expected: dict[str, Any]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path} is missing. {REMEDY}")
     try:
-        with places.local(path) as here, safe_open(here, framework="numpy") as file:
+        with places.local(path) as here, _opened(here) as file:
             if set(file.keys()) != set(expected):
                 raise Damaged(f"{path} does not hold the arrays that graph.json lists. {REMEDY}")
             for name, about in expected.items():
@@ -124,3 +123,8 @@ def _arrays(path: Path, expected: dict[str, Any]) -> dict[str, np.ndarray]:
     except (SafetensorError, ValueError, OSError, KeyError) as error:
         raise Damaged(f"{path} is not a readable safetensors file ({error}). {REMEDY}") from None
     return arrays
+
+
+def _opened(path: Path) -> Any:
+    files.check_header(path)
+    return safe_open(path, framework="numpy")

@@ -46,7 +46,7 @@ def load(path: str | Path, classes: Sequence[str]) -> Taxonomy:
       UserError: where the file is not of that form, an edge names what is neither class nor concept, or edges run in
         a circle.
     """
-    content = files.read_json(located(path))
+    content = files.read_json(located(path), files.JSON)
     known, concepts, is_a = (_part(content, path, key, kind) for key, kind in _PARTS)
     place = {_folded(name): index for index, name in enumerate(classes)}
     above = {_folded(name): len(classes) + index for index, name in enumerate(concepts)}

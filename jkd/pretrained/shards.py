@@ -13,7 +13,6 @@ from jkd.pretrained.tensors import Tensors, opened
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MOST_SHARDS = 1000
-LARGEST_JSON = 2**24  # bytes of a config or an index
 PICKLES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
@@ -74,9 +73,7 @@ def read_object(path: places.Path) -> dict[str, Any]:
     Raises:
       UserError: it is missing, larger, or holds something else.
     """
-    if path.is_file() and places.size(path) > LARGEST_JSON:
-        raise UserError(f"{path} has {places.size(path)} bytes; expected at most {LARGEST_JSON}. Copy it again.")
-    value = files.read_json(path)
+    value = files.read_json(path, files.JSON)
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {type(value).__name__}; expected a JSON object. Copy it again.")
     return value

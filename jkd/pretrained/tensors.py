@@ -12,6 +12,7 @@ from jkd.places import Path
 
 FLOATS = ("F32", "F16", "BF16")  # all of these fit into float32 without loss
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npy", ".npz")
+DEEP = 32  # most folders of a name
 INTEGERS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
 
 
@@ -63,8 +64,8 @@ def opened(path: str | Path) -> Iterator[Tensors]:
     try:
         with places.local(path) as here:
             _refuse_pickle(here)
+            files.check_header(here)
             with safe_open(here, framework="np") as file:
-                files.check_header(here)
                 yield Tensors(path, file)
     except (SafetensorError, OSError, ValueError, TypeError, OverflowError) as error:
         raise UserError(
@@ -94,10 +95,15 @@ def read_tree(path: str | Path) -> dict[str, Any]:
 
 
 def nested(flat: dict[str, Any], source: str) -> dict[str, Any]:
-    """`{"a/b": x}` as `{"a": {"b": x}}`; a name that is a leaf and a folder at once is a `UserError`."""
+    """`{"a/b": x}` as `{"a": {"b": x}}`; a name that is a leaf and a folder at once is a `UserError`.
+
+    So is one below over `DEEP` folders: each takes a hundred times as much memory as its two bytes in the name.
+    """
     tree: dict[str, Any] = {}
     for name in sorted(flat):
         *folders, leaf = name.split("/")
+        if len(folders) > DEEP:
+            raise UserError(f"{source}: {name[:80]!r} lies below {len(folders)} others; expected at most {DEEP}.")
         node = tree
         for folder in folders:
             node = node.setdefault(folder, {})
