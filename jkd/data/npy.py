@@ -9,6 +9,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from typing import IO, Any
 
 import numpy as np
 
@@ -16,7 +17,9 @@ from jkd import places
 from jkd.errors import UserError
 from jkd.places import Path
 
-RATIO, SMALL = 200, 2**28  # an array may unpack to SMALL bytes, or to RATIO times its packed size
+RATIO = 200  # times its packed size that an array may unpack to
+SMALL = 2**27  # bytes of those that may unpack to more, all of a file together
+DIRECTORY = 2**20  # most bytes of a zip's directory: some 10,000 arrays
 # What zipfile and numpy raise for broken files: numpy reads a header as a Python literal, zipfile guesses.
 BROKEN = (
     zipfile.BadZipFile,
@@ -50,10 +53,13 @@ def read_npz(
       UserError: not an npz, damaged, pickled objects, headers that lie, or too large.
     """
     try:
-        with places.open_read(path) as file, zipfile.ZipFile(file) as archive:
+        with places.open_read(path) as file, _opened(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             chosen = [members[name] for name in wanted(sorted(members))]
-            total = sum(_claimed(archive, info, path) for info in chosen)
+            sizes = [_claimed(archive, info, path) for info in chosen]
+            total, thin = sum(sizes), sum(size for size, info in zip(sizes, chosen, strict=True) if _is_thin(info))
+            if thin > SMALL:
+                raise UserError(f"{path}: its arrays would unpack to {thin} bytes from {places.size(path)}. Refused.")
             if total > most:
                 raise UserError(
                     f"{path}: its arrays claim {total} bytes, over {most / 2**30:g} GiB. Cut it, or use files."
@@ -66,9 +72,17 @@ def read_npz(
         raise UserError(f"{path} is not a readable npz of plain arrays ({what}). Write it with numpy.savez.") from None
 
 
+def _opened(file: IO[bytes]) -> zipfile.ZipFile:
+    """The archive; a `ValueError` where its directory is too large, of which each byte takes ten in memory."""
+    record: Any = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # None of what is no zip, or its size sixth
+    if record is not None and record[5] > DIRECTORY:
+        raise ValueError(f"its directory has {record[5]} bytes, over {DIRECTORY}")
+    return zipfile.ZipFile(file)
+
+
 def _claimed(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> int:
     """Bytes of an array by its header, which must agree with the size in the zip's directory."""
-    if info.file_size > max(SMALL, RATIO * info.compress_size):
+    if info.file_size > SMALL and _is_thin(info):
         raise UserError(
             f"{path}: {info.filename} would unpack to {info.file_size} bytes from {info.compress_size}. Refused."
         )
@@ -90,6 +104,11 @@ def _claimed(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> int
             f"{path}: {info.filename} claims {size} bytes, but has {info.file_size - start}. Write it anew."
         )
     return size
+
+
+def _is_thin(info: zipfile.ZipInfo) -> bool:
+    """Whether a member unpacks to more than arrays of measurements do."""
+    return info.file_size > RATIO * info.compress_size
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

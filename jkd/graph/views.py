@@ -121,7 +121,7 @@ def file_view(
     if path.suffix in (".csv", ".tsv"):
         rows = _text_rows(path)
     elif path.suffix == ".npz":
-        content = read_npz(path, LOAD_BYTES)
+        content = read_npz(path, LOAD_BYTES, _wanted)
         if "features" in content:
             return _features(path, content, ids)
         columns = [content.get(name, np.zeros(0)) for name in ("source", "target", "weight")]
@@ -131,6 +131,12 @@ def file_view(
     else:
         raise UserError(f"{path}: expected .npz, .csv or .tsv, got '{path.suffix}'.")
     return _edge_list(path, rows, ids, ids if targets is None else targets, k, known)
+
+
+def _wanted(names: list[str]) -> list[str]:
+    """Arrays that a view is made of; whatever else the file has is not read."""
+    known = ("ids", "features") if "features" in names else ("source", "target", "weight")
+    return [name for name in known if name in names]
 
 
 def _features(path: Path, content: dict[str, np.ndarray], ids: Sequence[str]) -> np.ndarray:

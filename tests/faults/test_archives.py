@@ -194,7 +194,7 @@ def test_an_npz_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path: Path, r
             archive.writestr(f"{split}_labels.npy", labels.getvalue())
     said, seconds, memory = _opened(root, path, "npz")
     assert "train_images.npy would unpack to 5368" in said and seconds < 5 and memory < 2**27
-    with pytest.raises(UserError, match="would unpack to"):
+    with pytest.raises(UserError, match=r"expected arrays ids \+ features"):  # none of these is even looked at
         file_view(path, ["a"], 1)
 
 
