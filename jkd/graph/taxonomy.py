@@ -1,5 +1,6 @@
 """Concepts above the classes, from a JSON file: `{classes: [..], concepts: [..], is_a: {child: parents}}`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,13 +77,17 @@ def load(path: str | Path, classes: Sequence[str]) -> Taxonomy:
 
 def on_a_cycle(is_a: Int32[np.ndarray, "E 2"]) -> int | None:
     """A node on a cycle of (child, parent) rows, or None."""
-    left = is_a
-    while len(left):  # take away the edges of nodes that nothing points to; a cycle stays behind
-        kept = left[np.isin(left[:, 0], left[:, 1])]
-        if len(kept) == len(left):
-            return int(left[0, 0])
-        left = kept
-    return None
+    parents: dict[int, list[int]] = {}
+    for child, parent in is_a.tolist():
+        parents.setdefault(child, []).append(parent)
+    below = Counter(is_a[:, 1].tolist())
+    free = [child for child in parents if not below[child]]
+    while free:  # take away the edges of nodes that nothing points to; a cycle stays behind
+        for parent in parents.pop(free.pop(), ()):
+            below[parent] -= 1
+            if not below[parent]:
+                free.append(parent)
+    return next((child for child in is_a[:, 0].tolist() if child in parents), None)
 
 
 _PARTS: tuple[tuple[str, Any], ...] = (("classes", list), ("concepts", list), ("is_a", dict))

@@ -1,6 +1,8 @@
 """Concepts above the classes."""
 
+import itertools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,19 @@ def test_refuses_what_is_not_of_the_form(tmp_path: Path) -> None:
         taxonomy.load(written(tmp_path, classes=[], concepts=["a", "A"], is_a={}), ())
     with pytest.raises(UserError, match="is missing"):
         taxonomy.load(tmp_path / "nowhere.json", ())
+
+
+@pytest.mark.fault(25)
+def test_a_long_chain_of_concepts_is_followed_link_by_link_once(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(40_000)]
+    is_a = dict(itertools.pairwise(names)) | {"cat": "c0"}
+    begun = time.monotonic()
+    found = taxonomy.load(written(tmp_path, classes=["cat"], concepts=names, is_a=is_a), ("cat",))
+    assert len(found.is_a) == 40_000 and taxonomy.on_a_cycle(found.is_a) is None
+    path = written(tmp_path, classes=["cat"], concepts=names, is_a=is_a | {"c39999": "c39998"})
+    with pytest.raises(UserError, match="there is a cycle through 'c39998'"):
+        taxonomy.load(path, ("cat",))
+    assert time.monotonic() - begun < 30
 
 
 def test_the_taxonomy_of_trec_comes_with_the_package() -> None:
