@@ -7,6 +7,7 @@ antialiased bilinear, to a square, without keeping the aspect.
 """
 
 import io
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,10 @@ SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
 JPEG_MOST = 1024  # pixels a byte of a JPEG stands for at most: an 8x8 block takes a bit or more, so 512 and a margin
+SCANS = 100  # most passes of a JPEG over its pixels: progressive ones have about ten, each takes time for all pixels
+JPEGS = ("JPEG", "MPO")  # Pillow's names; the other is a JPEG with further ones behind it
+START, END = 0xDA, 0xD9  # JPEG's markers of a scan and of the end
+MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")  # not stuffing, and none of those that stand within a scan
 
 
 class Unreadable(Exception):
@@ -100,9 +105,23 @@ def _open(data: bytes, rules: Rules) -> Image.Image:
         raise Unreadable(f"claims over {most} pixels, over data.max_pixels={rules.max_pixels}") from None
     if image.width * image.height > rules.max_pixels:
         raise Unreadable(f"claims {image.height}x{image.width} pixels, over data.max_pixels={rules.max_pixels}")
-    if image.format == "JPEG" and image.width * image.height > JPEG_MOST * len(data):  # libjpeg would fill in grey
+    if image.format in JPEGS and image.width * image.height > JPEG_MOST * len(data):  # libjpeg would fill in grey
         raise Unreadable(f"claims {image.height}x{image.width} pixels, more than its {len(data)} bytes can hold")
+    if image.format in JPEGS and (scans := _scans(data)) > SCANS:
+        raise Unreadable(f"is a JPEG of {scans} scans, over {SCANS}")
     return image
+
+
+def _scans(data: bytes) -> int:
+    """Scans of a JPEG, which is what comes up to its end; not those of a preview within it, or of what follows it."""
+    scans = data.count(bytes((0xFF, START)))
+    if scans <= SCANS:  # hardly ever more, so the segments need not be walked
+        return scans
+    at, scans = 2, 0
+    while (found := MARKER.search(data, at)) and found[1][0] != END:
+        scans += found[1][0] == START
+        at = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+    return scans
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -229,3 +230,33 @@ def test_a_header_within_the_limit_over_a_body_that_cannot_be_there_is_unreadabl
     for options in (dict(quality=1), dict(quality=1, progressive=True), dict(quality=1, optimize=True)):
         plain = _encoded(Image.new("L", (4_000, 4_000), 128), "JPEG", **options)  # the fewest bytes there can be
         assert header(plain, Rules(max_pixels=64_000_000)) == (4_000, 4_000, True)
+
+
+def _repeated(data: bytes, times: int) -> bytes:
+    """A JPEG whose last scan comes up again and again."""
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * times + data[-2:]
+
+
+@pytest.mark.fault(13)
+def test_a_jpeg_of_very_many_scans_is_refused_from_its_markers():
+    rules = Rules(max_pixels=64_000_000)
+    plain = _encoded(Image.new("L", (3_000, 3_000), 128), "JPEG", progressive=True)
+    begun = time.monotonic()
+    for look in (header, decode):
+        with pytest.raises(Unreadable, match=r"is a JPEG of 1206 scans, over 100"):
+            look(_repeated(plain, 1_200), rules)
+    assert time.monotonic() - begun < 1
+    several = _encoded(NOISE, "MPO", progressive=True, save_all=True, append_images=[Image.fromarray(NOISE)])
+    end = several.index(b"\xff\xd9") + 2
+    with pytest.raises(Unreadable, match=r"is a JPEG of \d+ scans"):
+        header(_repeated(several[:end], 100) + several[end:], rules)
+    assert decode(_repeated(plain, 94), rules).shape == (3_000, 3_000, 1)
+
+
+@pytest.mark.fault(13)
+def test_what_looks_like_a_scan_within_a_segment_or_behind_the_end_is_none():
+    plain = _encoded(NOISE, "JPEG", progressive=True, exif=b"Exif\0\0" + b"\xff\xda\0\x08" * 200)
+    for data in (plain, plain + plain * 20):
+        assert data.count(b"\xff\xda") > 200
+        np.testing.assert_array_equal(decode(data, RULES), decode(_encoded(NOISE, "JPEG", progressive=True), RULES))
