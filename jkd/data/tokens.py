@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int32, Integer
 
 from jkd import digest, files, places
-from jkd.data import wordpiece
+from jkd.data import token_growth, wordpiece
 from jkd.data.lines import lines_of
 from jkd.data.texts import TextSource
 from jkd.errors import UserError, some
@@ -107,7 +107,8 @@ def load(path: str | Path, lowercase: bool | None = None) -> Tokenizer:
         beside it says, or True. A `tokenizer.json` says it itself.
 
     Raises:
-      UserError: naming the file: not there, not of that form, too large, or without BERT's special tokens.
+      UserError: naming the file: not there, not of that form, too large, without BERT's special tokens, or with steps
+        that make texts far longer.
     """
     path = places.path_of(path)
     if path.is_dir():
@@ -122,7 +123,9 @@ def load(path: str | Path, lowercase: bool | None = None) -> Tokenizer:
         raise UserError(f"{path}: {places.size(path)} bytes, over {FILE // 2**20} MiB. Is it a tokenizer?")
     data = files.retried(path.read_bytes)
     if path.suffix == ".json":
-        return Tokenizer(_parsed(data, path), str(path))
+        inner = _parsed(data, path)
+        token_growth.check(inner, str(path))
+        return Tokenizer(inner, str(path))
     options = _options(path.parent / "tokenizer_config.json", lowercase)
     return from_vocabulary(list(lines_of(data, str(path))), where=str(path), **options)
 
