@@ -184,14 +184,14 @@ def _writes(value: dict[str, Any], data: bytes) -> bool:
     return at == len(data)
 
 
-def read_json(path: Path, most: int | None = None, each: int = EACH) -> Any:
+def read_json(path: Path, most: int | None = None) -> Any:
     """Reads JSON; a missing or broken file, or one that gives a key twice, is a `UserError` that names it.
 
     So is one of over `most` bytes, which is not read, and one of so many values that they would fill the memory.
     """
     if most is not None and path.is_file() and places.size(path) > most:
         raise UserError(f"{path} has {places.size(path)} bytes; expected at most {most}. Is it the right file?")
-    return _parsed(path, _bytes_of(path), each)
+    return _parsed(path, _bytes_of(path))
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -203,8 +203,13 @@ def _bytes_of(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read ({error.strerror or error}). Check it and its permissions.") from None
 
 
-def _parsed(path: Path, data: bytes, each: int = EACH) -> Any:
-    values, most = _values(data), max(VALUES, len(data) // each)
+def decoder() -> json.JSONDecoder:
+    """Of JSON that gives no key twice, and no number that JSON has not: a `ValueError` each."""
+    return json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_number)
+
+
+def _parsed(path: Path, data: bytes) -> Any:
+    values, most = _values(data), max(VALUES, len(data) // EACH)
     if values > most:
         raise Damaged(
             f"{path} is not JSON that jkd reads: {values} values in {len(data)} bytes, over {most}. Check that it is "

@@ -4,13 +4,15 @@ JSON has no NaN, so a box that is not finite is refused with its file. Category 
 for 80 categories), become class numbers in the order of the ids.
 """
 
+from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jkd import files, places
-from jkd.data.annotations import MOST_CLASSES, Annotated, annotation, class_numbers
+from jkd import places
+from jkd.data import json_lists
+from jkd.data.annotations import MOST_CLASSES, Annotated, Annotation, annotation, class_numbers
 from jkd.data.image_files import folder_of, images_in, plain
 from jkd.errors import UserError, some
 from jkd.places import Path
@@ -19,6 +21,7 @@ MOST_BYTES = 2**30  # of a JSON file; COCO 2017's largest has 450 MB
 MOST_IMAGES = 10_000_000
 MOST_OBJECTS = 50_000_000
 ANNOTATIONS = ("annotations/instances_{}.json", "annotations/{}.json", "{}/_annotations.coco.json", "{}.json")
+FORM = "COCO's {images: [...], annotations: [...], categories: [...]}"
 IMAGES = ("{}", "images/{}", "images")
 
 
@@ -45,34 +48,110 @@ def _split(root: Path, split: str, max_bytes: int, classes: Sequence[str]) -> An
     folder = folder_of(root, [name.format(split) for name in IMAGES], f"folder with the images of split '{split}'")
     if places.size(path) > MOST_BYTES:
         raise UserError(f"{path} has {places.size(path)} bytes, over {MOST_BYTES}.")
-    content = files.read_json(path, each=3)
-    images = sorted(_list(content, "images", path, MOST_IMAGES), key=lambda image: str(image.get("file_name")))
-    names, number = _categories(_list(content, "categories", path, MOST_CLASSES), path, classes)
+    content = _Content(path)
+    images = sorted(content.images, key=lambda image: image.file_name)
+    names, number = _categories(content.categories, path, classes)
     there = images_in(folder, max_bytes)
-    file_names = [plain(_text(image, "file_name", path), str(path)) for image in images]
+    file_names = [plain(image.file_name, str(path)) for image in images]
     if missing := [name for name in file_names if name not in there]:
         raise UserError(f"{path}: {len(missing)} of {len(images)} images are not in {folder}: {some(missing)}.")
-    place = {_whole(image, "id", path): row for row, image in enumerate(images)}
+    place = {image.id: row for row, image in enumerate(images)}
     if len(place) < len(images) or len(set(file_names)) < len(images):
         raise UserError(f"{path}: images: an id or a file name comes up twice.")
-    annotated = "annotations" in content
-    objects = _list(content, "annotations", path, MOST_OBJECTS) if annotated else []
-    by_image = _by_image(objects, place, path)
-    sizes = [(_whole(image, "height", path), _whole(image, "width", path)) for image in images]
-    marks = [_annotation(by_image[row], number, sizes[row], path) if annotated else None for row in range(len(images))]
-    labels = np.full(len(images), 0 if annotated else -1, np.int32)
+    marks: list[Any] = [None] * len(images)
+    if content.annotated:
+        by_image = content.by_image(place)
+        marks = [content.annotation(by_image[row], number, images[row].size) for row in range(len(images))]
+    labels = np.full(len(images), 0 if content.annotated else -1, np.int32)
     ids = [f"{split}/{name}" for name in file_names]
     return Annotated(f"{root}:{split}", names, ids, labels, [there[name] for name in file_names], marks)
 
 
-def _by_image(objects: list[dict], place: Mapping[int, int], path: Path) -> list[list[dict]]:
-    by_image: list[list[dict]] = [[] for _ in place]
-    for thing in objects:
-        image = _whole(thing, "image_id", path)
-        if image not in place:
-            raise UserError(f"{path}: annotation {thing.get('id')} is of image {image}, which is not listed.")
-        by_image[place[image]].append(thing)
-    return by_image
+class _Image(NamedTuple):
+    file_name: str
+    id: int
+    size: tuple[int, int]
+
+
+class _Content:
+    """What is used of a file: 60 bytes an object in columns, where the file takes 500 and Python's values 5,000.
+
+    Attributes:
+      images: in the file's order.
+      categories: (id, name) of each.
+      annotated: whether there is a list of annotations.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.images: list[_Image] = []
+        self.categories: list[tuple[int, str]] = []
+        self._ids: list[Any] = []  # of the annotations, for messages
+        self._image, self._category = array("q"), array("q")
+        self._boxes, self._area = array("d"), array("d")
+        self._crowd, self._ignore = array("b"), array("b")
+        take = {"images": self._add_image, "categories": self._add_category, "annotations": self._add_annotation}
+        keys = json_lists.read(path, take, FORM)
+        for key in ("images", "categories"):
+            if key not in keys:
+                raise self._other(key)
+        self.annotated = "annotations" in keys
+
+    def by_image(self, place: Mapping[int, int]) -> list[np.ndarray]:
+        """The annotations of each image, in the file's order; `place` is from ids to rows of images."""
+        rows = np.empty(len(self._image), np.int64)
+        for number, image in enumerate(self._image):
+            if image not in place:
+                what = f"annotation {self._ids[number]} is of image {image}"
+                raise UserError(f"{self._path}: {what}, which is not listed.")
+            rows[number] = place[image]
+        order = np.argsort(rows, kind="stable")
+        return np.split(order, np.searchsorted(rows[order], np.arange(1, len(place)))) if place else []
+
+    def annotation(self, at: np.ndarray, number: Mapping[int, int], size: tuple[int, int]) -> Annotation:
+        """The annotations at `at` as those of one image."""
+        corners = np.frombuffer(self._boxes, np.float64).reshape(-1, 4)[at]
+        corners[:, 2:] += corners[:, :2]
+        categories = [self._category[one] for one in at]
+        return annotation(
+            corners,
+            [number.get(one, -1) for one in categories],
+            crowd=np.frombuffer(self._crowd, np.int8)[at],
+            difficult=np.frombuffer(self._ignore, np.int8)[at],
+            area=np.frombuffer(self._area, np.float64)[at],
+            size=size,
+            names=[f"category {one}" for one in categories],
+        )
+
+    def _add_image(self, item: Any) -> None:
+        image = self._checked(item, "images", len(self.images), MOST_IMAGES)
+        size = _whole(image, "height", self._path), _whole(image, "width", self._path)
+        self.images.append(_Image(_text(image, "file_name", self._path), _whole(image, "id", self._path), size))
+
+    def _add_category(self, item: Any) -> None:
+        category = self._checked(item, "categories", len(self.categories), MOST_CLASSES)
+        self.categories.append((_whole(category, "id", self._path), _text(category, "name", self._path)))
+
+    def _add_annotation(self, item: Any) -> None:
+        thing = self._checked(item, "annotations", len(self._image), MOST_OBJECTS)
+        self._image.append(_whole(thing, "image_id", self._path))
+        self._category.append(_whole(thing, "category_id", self._path))
+        self._boxes.extend(_box(thing, self._path))
+        self._area.append(_area(thing))
+        self._crowd.append(_flag(thing, "iscrowd", self._path))
+        self._ignore.append(_flag(thing, "ignore", self._path))
+        given = thing.get("id")
+        self._ids.append(given if _is_number(given) else f"{given!r:.20}")
+
+    def _checked(self, item: Any, key: str, there: int, most: int) -> dict:
+        if not isinstance(item, dict):
+            raise self._other(key)
+        if there >= most:
+            raise UserError(f"{self._path}: over {most} {key}.")
+        return item
+
+    def _other(self, key: str) -> UserError:
+        return UserError(f"{self._path}: expected {FORM}; '{key}' is not.")
 
 
 def _flag(thing: dict, key: str, path: Path) -> bool:
@@ -81,21 +160,6 @@ def _flag(thing: dict, key: str, path: Path) -> bool:
     if value not in (0, 1):  # also False and True
         raise UserError(f"{path}: annotation {thing.get('id')}: {key}: expected 0 or 1, got {value!r}.")
     return bool(value)
-
-
-def _annotation(objects: list[dict], number: Mapping[int, int], size: tuple[int, int], path: Path) -> Any:
-    corners = np.asarray([_box(thing, path) for thing in objects], np.float64).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
-    categories = [_whole(thing, "category_id", path) for thing in objects]
-    return annotation(
-        corners,
-        [number.get(one, -1) for one in categories],
-        crowd=[_flag(thing, "iscrowd", path) for thing in objects],
-        difficult=[_flag(thing, "ignore", path) for thing in objects],
-        area=[_area(thing) for thing in objects],
-        size=size,
-        names=[f"category {one}" for one in categories],
-    )
 
 
 def _box(thing: dict, path: Path) -> list[float]:
@@ -110,8 +174,10 @@ def _area(thing: dict) -> float:
     return float(area) if _is_number(area) and area > 0 else float("nan")
 
 
-def _categories(found: list[dict], path: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], dict[int, int]]:
-    by_id = {_whole(category, "id", path): _text(category, "name", path) for category in found}
+def _categories(
+    found: list[tuple[int, str]], path: Path, classes: Sequence[str]
+) -> tuple[tuple[str, ...], dict[int, int]]:
+    by_id = dict(found)
     if len(by_id) < len(found):
         raise UserError(f"{path}: categories: an id comes up twice.")
     names = tuple(classes) or tuple(by_id[one] for one in sorted(by_id))
@@ -119,17 +185,6 @@ def _categories(found: list[dict], path: Path, classes: Sequence[str]) -> tuple[
     if strange := sorted(set(by_id.values()) - set(number)):
         raise UserError(f"{path}: categories that are not in data.classes: {some(strange)}.")
     return names, {one: number[name] for one, name in by_id.items()}
-
-
-def _list(content: Any, key: str, path: Path, most: int) -> list[dict]:
-    value = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise UserError(
-            f"{path}: expected COCO's {{images: [...], annotations: [...], categories: [...]}}; '{key}' is not."
-        )
-    if len(value) > most:
-        raise UserError(f"{path}: {len(value)} {key}, over {most}.")
-    return value
 
 
 def _whole(item: dict, key: str, path: Path) -> int:
