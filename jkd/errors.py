@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 ODD = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 EDITS = 2  # a name is suggested for a word that is so many edits away from it
+LONG = 200  # characters of a name that is compared with others, which takes time by their square
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -59,10 +60,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     first. Where none is so near, it is the one that has most in common.
     """
     known = sorted(known)
-    edits = {name: found for name in known if (found := _edits(word, name, EDITS)) <= EDITS}
-    nearest = [name for name in known if edits.get(name) == min(edits.values(), default=0)]
+    short = [name for name in known if len(name) <= LONG] if len(word) <= LONG else []
+    edits = {name: found for name in short if (found := _edits(word, name, EDITS)) <= EDITS}
+    fewest = min(edits.values(), default=0)
+    nearest = [name for name in edits if edits[name] == fewest]
     nearest.sort(key=lambda name: -difflib.SequenceMatcher(None, name, word).ratio())
-    alike = difflib.get_close_matches(word, nearest or known, n=1, cutoff=0.6)
+    alike = difflib.get_close_matches(word, nearest or short, n=1, cutoff=0.6)
     shown = [f"'{name}'" for name in (nearest or alike)[:3]]
     asked = " or ".join(part for part in (", ".join(shown[:-1]), *shown[-1:]) if part)
     hint = f" Did you mean {asked}?" if asked else ""

@@ -76,6 +76,16 @@ def test_a_long_chain_of_concepts_is_followed_link_by_link_once(tmp_path: Path) 
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.fault(25)
+def test_names_of_great_length_are_not_compared(tmp_path: Path) -> None:
+    long = "".join(chr(0x4E00 + number % 200) for number in range(400_000))
+    path = written(tmp_path, classes=[], concepts=[long], is_a={"x": long[1:] + "x"})
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="is not one of its concepts"):
+        taxonomy.load(path, ("cat",))
+    assert time.monotonic() - begun < 10
+
+
 def test_the_taxonomy_of_trec_comes_with_the_package() -> None:
     train, _ = load({"source": "trec:fine", "limit": 10})
     found = taxonomy.load("trec", train.classes)
