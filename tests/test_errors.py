@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jkd.config import default
-from jkd.errors import did_you_mean
+from jkd.errors import LONG, did_you_mean
 
 quick = settings(derandomize=True, deadline=None, max_examples=200)
 words = st.text("abc", max_size=6)
@@ -77,6 +77,7 @@ def test_a_name_with_much_in_common_is_found_beyond_two_edits() -> None:
     assert did_you_mean("--workers", ["--workdir", "--config"]) == " Did you mean '--workdir'?"
 
 
-def test_the_search_takes_no_longer_for_long_words() -> None:
-    long = "a" * 200_000
-    assert _suggested(did_you_mean(long + "b", [long + "c", "d"])) == [long + "c"]
+@pytest.mark.parametrize(("length", "suggested"), [(LONG - 1, True), (LONG, False), (200_000, False)])
+def test_names_of_great_length_are_neither_compared_nor_suggested(length: int, suggested: bool):
+    name = "a" * length
+    assert _suggested(did_you_mean(name + "b", [name + "c", "d"])) == [name + "c"] * suggested
