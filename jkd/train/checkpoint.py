@@ -78,6 +78,7 @@ def _write(target: Path, tree: Any) -> None:
             checkpointer.save(target, tree)
             checkpointer.wait_until_finished()
     except (OSError, ValueError) as error:  # tensorstore tells of the disk at the end of a page of paths
+        logging.getLogger("asyncio").addFilter(_of_others)
         said = str(error)
         for number in FINAL:
             if os.strerror(number) in said:
@@ -260,6 +261,11 @@ def _checkpointer() -> ocp.StandardCheckpointer:
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
     )
     return ocp.StandardCheckpointer(multiprocessing_options=alone)
+
+
+def _of_others(told: logging.LogRecord) -> bool:
+    """Not of what orbax has begun and left: that is told when it is cleared away, which may be as the program ends."""
+    return "orbax" not in told.getMessage()
 
 
 @contextlib.contextmanager

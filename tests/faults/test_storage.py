@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -57,6 +58,9 @@ def test_a_full_disk_keeps_the_good_checkpoint_and_goes_on_when_freed(disk: Any,
             file.flush()
     with pytest.raises(UserError, match=rf"cannot save the checkpoint {folder / '2'}: [Nn]o space left .*Free space"):
         checkpoint.save(folder, make_state(2, 100), INPUTS)
+    for task, told in (("/orbax/handlers.py:1", False), ("/elsewhere.py:1", True)):  # never retrieved: as it may end
+        left = logging.LogRecord("asyncio", logging.ERROR, "", 0, f"future: <Task defined at {task}>", (), None)
+        assert bool(logging.getLogger("asyncio").filter(left)) == told
     with pytest.raises(UserError, match=r"cannot write \S+: No space left on device. Free space"):
         checkpoint.restore(folder, make_state(0, 100), INPUTS)  # a run would not get far
     filler.unlink()
