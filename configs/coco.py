@@ -2,10 +2,11 @@
 
     jkd distill --config=configs/coco.py --config.data.path=COCO --workdir=runs/coco
 
-COCO holds `images/<split>` and `labels/<split>` in YOLO's form; for COCO's own JSON: `--config.data.source=coco`. The
-teacher is loaded, not trained. To measure published weights and train nothing:
+COCO holds `images/<split>` and `labels/<split>` in YOLO's form; for COCO's own JSON, of 2017:
+`--config.data.source=coco --config.data.train=train2017 --config.data.test=val2017`. The teacher is loaded, not
+trained. To measure published weights and train nothing:
 
-    jkd distill --config=configs/coco.py --only=graph --workdir=runs/coco
+    jkd distill --config=configs/coco.py --config.data.path=COCO --only=teacher --workdir=runs/coco
     jkd evaluate --workdir=runs/coco --student=teacher [--min-score=0.2]
 
 `--min-score` is for comparison with programs that drop what scores less, as OpenCV's reader of Darknet networks does.

@@ -34,7 +34,11 @@ def get_config(arg: str = "") -> ConfigDict:
             "objective": {"yolo": 1.0, "joined_beliefs": 1.0},
             "graph": {"edges": "random", "gate": False},
         },
-        "knowledge_graph": {"objective": {"yolo": 1.0, "joined_beliefs": 1.0}, "graph": {"edges": "real"}},
+        # The projection is of detached features: it explains the student on the report's cards and does not shape it.
+        "knowledge_graph": {
+            "objective": {"yolo": 1.0, "joined_beliefs": 1.0, "projection": 0.1},
+            "graph": {"edges": "real"},
+        },
     }
     for name in ("random_edges", "knowledge_graph"):  # where images without boxes lend the teacher's
         row = config.students[name]

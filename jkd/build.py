@@ -97,7 +97,9 @@ class Session:
                         f"teacher.weights: {network.weights} has no classifier for {classes} classes. Train one: set "
                         "teacher.init to it instead."
                     )
-                variables = loaded.variables
+                labels = bert.labels_of(hub.resolve(network.weights))
+                where = f"teacher.weights: {network.weights}"
+                variables = networks.in_order(loaded.variables, labels, self.dataset.classes, where)
             elif network.model == "yolo":
                 variables = networks.yolo_variables(network, classes)
             else:
@@ -130,7 +132,18 @@ class Session:
         inputs = self.inputs_of(network)
         words = inputs.tokenizer if isinstance(inputs, Texts) else None
         longest = self.config.data.max_length
-        return build_model(network, classes, axis, words.size if words else 0, words.pad if words else 0, longest)
+        made = build_model(network, classes, axis, words.size if words else 0, words.pad if words else 0, longest)
+        if network.model == "bert" and network.init == networks.TEACHER:
+            whole = self.module(self.config.teacher)  # what it is cut out of says how small a variance may be
+            made = made.clone(layer_norm_eps=getattr(whole, "layer_norm_eps", made.layer_norm_eps))
+        return made
+
+    def kept_words(self, network: ConfigDict) -> list[int] | None:
+        """The teacher's id of each word of a student that is cut out of it; None for others."""
+        own, theirs = (self.inputs_of(each) for each in (network, self.config.teacher))
+        if network.init != networks.TEACHER or not (isinstance(own, Texts) and isinstance(theirs, Texts)):
+            return None
+        return networks.kept_words(own.tokenizer, theirs.tokenizer)
 
     def apply_of(self, network: ConfigDict) -> Apply:
         """The evaluation-mode forward pass of a network of ours; the same object for equal networks."""
@@ -159,6 +172,11 @@ class Session:
                 place, data, self.dataset.train, self.config.teacher if replaces else None
             )
         return self._inputs[key]
+
+    def reads_as_teacher(self, network: ConfigDict) -> bool:
+        """Whether a network is fed what the teacher is: then the teacher sees what augmentation made of a sample."""
+        own, theirs = self.inputs_of(network), self.inputs_of(self.config.teacher)
+        return own is theirs or own.made_of == theirs.made_of
 
     def task_of(self, network: ConfigDict) -> Task:
         """The task as a network has it; the same object for equal networks."""
@@ -196,7 +214,7 @@ class Session:
                 gc.collect()  # steps refer to themselves
             settings = network.train
             sharding.check_batch(self.parts, settings.batch, settings.accumulate, where)
-            own, theirs = self.inputs_of(network), self.inputs_of(self.config.teacher)
+            alike = self.reads_as_teacher(network)
             program = Program(
                 task=self.task_of(network),
                 module=self.module(network),
@@ -205,9 +223,9 @@ class Session:
                 settings=settings,
                 steps=steps,
                 classes=len(self.dataset.classes),
-                inputs=own,
+                inputs=self.inputs_of(network),
                 teacher=teacher,
-                teacher_inputs=theirs if teacher and theirs is not own else None,
+                teacher_inputs=None if alike or not teacher else self.inputs_of(self.config.teacher),
                 teacher_task=self.task_of(self.config.teacher) if teacher else None,
                 parts=settings.accumulate,
             )
@@ -259,7 +277,7 @@ DATA_KEYS: dict[str, tuple[str, ...]] = {
     "images": (*IMAGE_FILES, "mean", "std"),
     "texts": (
         *("classes", "text", "label", "header", "delimiter", "quotes", "encoding", "errors", "overlap", "test_share"),
-        *("max_chars", "max_length", "buckets", "vocabulary"),
+        *("max_chars", "max_length", "buckets", "vocabulary", "val_split"),
     ),
     "objects": (
         *(*IMAGE_FILES, "classes", "fit", "interpolation", "max_boxes", "train_difficult", "origin"),

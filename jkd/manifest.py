@@ -6,7 +6,7 @@ difference is refused by name, unless it is allowed (`--allow-change=KEY`), and 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
@@ -62,7 +62,12 @@ def check_place(workdir: Path) -> None:
 
 
 def open_run(
-    workdir: Path, config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None, allow: Sequence[str] = ()
+    workdir: Path,
+    config: ConfigDict,
+    dataset: DataSet,
+    mesh: Mesh | None = None,
+    allow: Sequence[str] = (),
+    networks: Mapping[str, Any] | None = None,
 ) -> Allowed:
     """Writes `manifest.json`, or checks that the run that is there is this one, in the same environment.
 
@@ -72,6 +77,7 @@ def open_run(
       dataset: opened from it.
       mesh: the devices that the run uses.
       allow: keys that may differ from the manifest's, given now (`--allow-change`); what differs is recorded.
+      networks: what else to say of them, by name.
 
     Returns:
       The keys that may differ in parts that are there: those given now, and those recorded before.
@@ -81,7 +87,7 @@ def open_run(
         differences, and what to give to go on with them).
     """
     check_place(workdir)
-    path, now, allowed = workdir / "manifest.json", describe(config, dataset, mesh), Allowed(tuple(allow))
+    path, now, allowed = workdir / "manifest.json", describe(config, dataset, mesh, networks), Allowed(tuple(allow))
     before = _saved(workdir) if path.exists() else None
     if before and before == _merged(workdir, before, now, allowed):
         return allowed.with_recorded(before["changes"])
@@ -96,13 +102,15 @@ def open_run(
     return allowed.with_recorded(whole["changes"])
 
 
-def describe(config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None) -> dict[str, Any]:
+def describe(
+    config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None, networks: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The manifest of a run that begins here and now.
 
     The digests of teachers and graphs come later, for they are known only when these are made: see `record_parts`.
     """
     plain = configs.as_dict(config)
-    networks = {"teacher": config.teacher} | {f"students.{name}": student for name, student in config.students.items()}
+    each = {"teacher": config.teacher} | {f"students.{name}": student for name, student in config.students.items()}
     return digest.signed(
         {
             "name": config.name,
@@ -112,8 +120,9 @@ def describe(config: ConfigDict, dataset: DataSet, mesh: Mesh | None = None) -> 
             "arithmetic": {
                 "reduction": plain.get("reduction", PLAIN),
                 **{key: plain[key] for key in ("shards", "parallelism") if key in plain},
-                "dtypes": {name: network.dtype for name, network in networks.items()},
+                "dtypes": {name: network.dtype for name, network in each.items()},
             },
+            "networks": dict(networks or {}),
             "environment": describe_environment(mesh, _computing(config)),
             "data": {
                 "name": dataset.name,

@@ -1,6 +1,8 @@
 """Where networks come from: tokenizers and Hugging Face folders, Darknet files, and where training starts."""
 
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,9 +11,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jkd import digest, random
-from jkd.data import Source
+from jkd.data import Source, tokens
 from jkd.data.text_inputs import Texts
-from jkd.errors import UserError
+from jkd.errors import Notice, UserError, some
 from jkd.models import Bert
 from jkd.models.darknet import Cfg
 from jkd.models.scaling import adapted, scaled, with_classes
@@ -55,17 +57,15 @@ def texts(place: str, data: ConfigDict, train: Source, teacher: ConfigDict | Non
       train: the training source.
       teacher: whose word table says which tokens are near each other; None where nobody asks.
     """
-    from jkd.data import tokens
-
     if place:
         tokenizer = tokens.load(hub.resolve(place))
     else:
         tokenizer = tokens.train(train.texts(np.arange(len(train))), data.vocabulary)  # type: ignore[attr-defined]
-    near = _near(teacher, tokenizer.size) if teacher else None
+    near = _near(teacher, tokenizer) if teacher else None
     return Texts(tokenizer, data.max_length, tuple(data.buckets), near)
 
 
-def _near(teacher: ConfigDict, words: int) -> np.ndarray:
+def _near(teacher: ConfigDict, tokenizer: tokens.Tokenizer) -> np.ndarray:
     from jkd.graph.token_neighbours import token_neighbours
 
     folder = folder_of(teacher)
@@ -74,18 +74,23 @@ def _near(teacher: ConfigDict, words: int) -> np.ndarray:
     module = of_folder(folder, teacher, 2)
     loaded = bert.load(hub.resolve(folder), module, random.key("init", 0))
     table = np.asarray(loaded.variables["params"]["word"]["embedding"])
-    if len(table) != words:
-        raise UserError(f"train.augment.replace: {words} tokens, but the teacher's word table has {len(table)} rows.")
-    return token_neighbours(table, NEAR)
+    if len(table) < tokenizer.size:
+        raise UserError(
+            f"train.augment.replace: {tokenizer.size} tokens, but the teacher's word table has {len(table)} rows."
+        )
+    return token_neighbours(table[: tokenizer.size], NEAR, tokenizer.reserved)
 
 
-def start_of(network: ConfigDict, module: Any, teacher: tuple[Any, PyTree] | None) -> Start | None:
+def start_of(
+    network: ConfigDict, module: Any, teacher: tuple[Any, PyTree] | None, kept: Sequence[int] | None = None
+) -> Start | None:
     """Where training starts, if not where the key stream says.
 
     Args:
       network: the config of a teacher or a student.
       module: its module.
       teacher: the teacher's module and variables, for a student.
+      kept: the teacher's id of each of the student's words (`kept_words`); None where both have the same.
     """
     if not network.init:
         return None
@@ -93,7 +98,7 @@ def start_of(network: ConfigDict, module: Any, teacher: tuple[Any, PyTree] | Non
         if teacher is None or not isinstance(teacher[0], Bert) or not isinstance(module, Bert):
             raise UserError("init: 'teacher' is for a bert that is cut out of a bert teacher.")
         old, variables = teacher
-        return lambda fresh, run: shrink.start(old, variables, module, fresh(), _layers(network.init_layers))
+        return lambda fresh, run: shrink.start(old, variables, module, fresh(), _layers(network.init_layers), kept)
     if isinstance(module, Yolo):
         return _from_darknet(network, module)
     if not isinstance(module, Bert):
@@ -105,6 +110,57 @@ def start_of(network: ConfigDict, module: Any, teacher: tuple[Any, PyTree] | Non
         return jax.tree.map(np.asarray, bert.load(folder, module, key).variables)
 
     return loaded
+
+
+def kept_words(own: tokens.Tokenizer, theirs: tokens.Tokenizer) -> list[int]:
+    """The teacher's id of each of a student's words: of all of them, or of those that a smaller vocabulary holds.
+
+    Raises:
+      UserError: the student has words that the teacher has not.
+    """
+    if own.fingerprint == theirs.fingerprint:
+        return list(range(own.size))
+    ids = {word: number for number, word in enumerate(theirs.strings(range(theirs.size)))}
+    words = own.strings(range(own.size))
+    if new := [word for word in words if word not in ids]:
+        raise UserError(
+            f"init: {len(new)} of the student's {len(words)} words are none of the teacher's, out of which it is cut: "
+            f"{some(new)}. Take them out of the student's tokenizer, or set init to ''."
+        )
+    return [ids[word] for word in words]
+
+
+def in_order(variables: PyTree, names: Sequence[str], classes: Sequence[str], where: str) -> PyTree:
+    """A classifier's variables with its classes in the order of the data's, told apart by name.
+
+    Where they have other names altogether, such as `LABEL_0`, they are taken to be in the data's order; a notice says
+    so where they look like names.
+
+    Args:
+      variables: with a dense layer `classifier`.
+      names: of the classifier's classes in its order; empty where nobody gave any.
+      classes: of the data.
+      where: names the weights in messages.
+
+    Raises:
+      UserError: some of the names are of the data's classes, and others are not.
+    """
+    plain, wanted = ([name.strip().casefold() for name in each] for each in (names, classes))
+    if not plain or plain == wanted:
+        return variables
+    if sorted(plain) == sorted(wanted) and len(set(plain)) == len(plain):
+        order = np.array([plain.index(name) for name in wanted])
+        head = {part: value[..., order] for part, value in variables["params"]["classifier"].items()}
+        return variables | {"params": variables["params"] | {"classifier": head}}
+    if set(plain) & set(wanted):
+        raise UserError(
+            f"{where} tells {some(names)} apart, in this order, and the data {some(classes)}. Give the data's classes "
+            "in that order by data.classes, or name them alike."
+        )
+    if not all(re.fullmatch(r"label_\d+", name) for name in plain):
+        told = f"{where} calls its classes {some(names)}: taken to be {some(classes)}, in this order."
+        warnings.warn(told, Notice, stacklevel=2)
+    return variables
 
 
 def yolo_of(network: ConfigDict, classes: int, axis: str | None = None) -> Yolo:

@@ -7,6 +7,7 @@ from the same inputs. `distill` is what the command runs and what a notebook cal
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from jkd import build, files, manifest, parts, places, processes, sharding
@@ -25,6 +26,7 @@ from jkd.train import interrupt
 from jkd.train.state import PyTree
 
 TEACHER, GRAPH = "teacher", "graph"  # names that no student has
+TEST = "test"
 SEED = "/"  # between a student's name and its seed
 
 
@@ -41,7 +43,8 @@ def distill(
     Args:
       config: as a config file returns it, or resolved.
       workdir: folder of the run; one that holds another run is refused.
-      only: `NAME/SEED` makes one student, `NAME` all its seeds, `graph` none; no report is written (`report` does).
+      only: `NAME/SEED` makes one student, `NAME` all its seeds, `graph` none, `teacher` not even a graph; no report is
+        written (`report` does).
       replicate: make only this one.
       quiet: no progress.
       allow_change: keys of config or environment that may differ from the manifest's of the run that is there.
@@ -61,7 +64,8 @@ def distill(
     session = build.open_session(config)
     parts.check(session)  # up to here nothing is written
     processes.agree(manifest.same_everywhere(config, session.dataset), "config, data or environment")
-    allowed = manifest.open_run(workdir, config, session.dataset, session.mesh, allow_change)
+    described = parts.recorded(session)
+    allowed = manifest.open_run(workdir, config, session.dataset, session.mesh, allow_change, described)
     with (
         processes.in_touch(lambda: f"in {workdir}"),
         RunProgress(len(replicates) * (2 + len(students)), quiet or not processes.first()) as progress,
@@ -71,6 +75,8 @@ def distill(
             place = Place(workdir, index, allowed)
             split = make_split(session.dataset, config.data, index)
             teacher = parts.make_teacher(session, split, place, progress)
+            if only == TEACHER:
+                continue
             interrupt.stop_if_requested()
             graph = parts.make_graph(session, split, teacher, place, progress)
             for name, seed in students:
@@ -100,9 +106,14 @@ def report(workdir: str | Path) -> dict[str, Any]:
 
 
 def evaluate(
-    workdir: str | Path, student: str, replicate: int = 0, data_path: str = "", min_score: float = 0.0
+    workdir: str | Path,
+    student: str,
+    replicate: int = 0,
+    data_path: str = "",
+    min_score: float = 0.0,
+    split: str = TEST,
 ) -> dict[str, float | None]:
-    """Metrics of a finished student (`NAME/SEED`) or of the `teacher` on the test split.
+    """Metrics of a finished student (`NAME/SEED`) or of the `teacher` on the test or the validation split.
 
     Args:
       workdir: folder of the run.
@@ -110,9 +121,11 @@ def evaluate(
       replicate: of which replicate.
       data_path: another data set of the same form and classes; empty for the run's own.
       min_score: of detections, in [0, 1]: those with lower scores are left out, which average precision punishes.
+      split: `test` or `val`, what was put aside for choices, with the labels that these saw.
 
     Raises:
-      UserError: no such part, other data than the run's, or a least score where nothing has a score.
+      UserError: no such part, other data than the run's, no validation split, or a least score where nothing has a
+        score.
     """
     workdir = places.path_of(workdir)
     config, saved = manifest.read(workdir)
@@ -125,12 +138,18 @@ def evaluate(
                 f"in {data_path or config.data.path}. Give another data set."
             )
     network, apply, variables = _network(session, part, student)
-    outputs = parts.test_outputs(session, apply, network, variables)
+    source, index, labels = session.dataset.test, np.arange(len(session.dataset.test)), session.dataset.test.labels
+    if split != TEST:
+        drawn = make_split(session.dataset, config.data, replicate)
+        source, index, labels = session.dataset.train, drawn.val, drawn.val_labels
+        if not len(index):
+            raise UserError("--split: 'val', but nothing was put aside; the run's data.val and data.val_split say so.")
+    outputs = session.predictor(apply, network)(variables, source, index)
     if min_score:
         if not {"scores", "mask"} <= set(outputs) or not 0 < min_score <= 1:
             raise UserError(f"--min-score: expected a score in 0..1, of a run of detection, got {min_score}.")
         outputs = {**outputs, "mask": (outputs["mask"] > 0) & (outputs["scores"] >= min_score)}
-    return parts.test_metrics(session, outputs, None)
+    return session.task.metrics(outputs, source, index, labels, None)
 
 
 def export(workdir: str | Path, student: str, to: str | Path, replicate: int = 0) -> str:
@@ -216,7 +235,7 @@ def _students(config: ConfigDict, only: str, flag: str = "--only") -> list[tuple
     everything = [(name, seed) for name in config.students for seed in config.seeds]
     if not only:
         return everything
-    if only == GRAPH:
+    if only in (GRAPH, TEACHER):
         return []
     name, _, seed = only.partition(SEED)
     if name not in config.students:

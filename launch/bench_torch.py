@@ -5,13 +5,14 @@
 
 `text`: six blocks of BERT of width 384 teach three of the same width by KD at T = 2, without dropout.
 `detection`: a Darknet network teaches another by the objectness-scaled loss without suppression, without dropout; both
-are the one that jkd brings unless cfgs are given, such as those of yolo-fastest-1.1-xl and yolo-fastest-1.1. PyTorch's
-start from the weights of jkd's, and the loss of the first step has to be the same.
+are the one that jkd brings unless cfgs are given, such as those of yolo-fastest-1.1-xl and yolo-fastest-1.1. There are
+no true boxes in it, and no augmentation.
 
-Both do in one call all that a step does: the teacher's forward pass, the student's forward and backward pass, the
-update by AdamW. Calls take turns; printed is the median, with quartiles, of each pair's ratio, and beside it the rate
-at which the loader gives batches over the rate of the step. PyTorch is no requirement of jkd: install it first (`pip
-install torch`).
+PyTorch's networks start from the weights of jkd's, and the loss of the first step has to be the same. Both do in one
+call all that a step does: the teacher's forward pass, the student's forward and backward pass, the update by AdamW.
+Calls take turns; printed is the median, with quartiles, of each pair's ratio, and beside it the rate at which the
+loader gives batches over the rate of the step; for texts also the rate at which they are tokenised, which is done once,
+before the first step. PyTorch is no requirement of jkd: install it first (`pip install torch`).
 """
 
 import argparse
@@ -33,6 +34,8 @@ from jkd.train.given import Knowledge
 
 WIDTH, DEPTH, HEADS, VOCABULARY, CLASSES = 384, (6, 3), 12, 8000, 6
 LEARNING_RATE = 1e-3
+EPS = 1e-12  # of LayerNorm
+LAYER = ("query", "key", "value", "attention_output", "attention_norm", "intermediate", "output", "output_norm")
 
 Step = Callable[[], Any]  # one step, waited for; returns its loss
 
@@ -69,7 +72,8 @@ def main() -> None:
         f"jkd / PyTorch {torch.__version__} eager on {torch.get_num_threads()} threads, time of a step: {middle:.2f} "
         f"[{low:.2f}, {high:.2f}]"
     )
-    print(f"loader / step: {np.median(seconds) / loader:.0f} times as many batches a second")
+    for what, each in loader.items():
+        print(f"{what} / step: {np.median(seconds) / each:.0f} times as many batches a second")
 
 
 def timed(step: Step) -> float:
@@ -110,18 +114,21 @@ class Jkd:
         jax.block_until_ready((self.state, metrics))
         return float(metrics["loss"][0])
 
-    def loader(self) -> float:
-        """The seconds in which the loader makes a batch."""
+    def loader(self) -> dict[str, float]:
+        """The seconds in which the loader makes a batch, and, of texts, in which a batch of them is tokenised."""
         config, student = self.session.config, self.student
-        train = open_dataset(config.data).train
+        train, found = open_dataset(config.data).train, {}
         inputs = {"input": self.session.inputs_of(student)}
         index, size = np.arange(len(train)), student.train.batch
         stream = batches(train, index, train.labels, inputs=inputs, batch=size, steps=201, seed=0, replicate=0)
+        start = time.perf_counter()
         next(stream)  # the first makes all tokens
+        if train.kind == "texts":
+            found["tokenising"] = (time.perf_counter() - start) / len(train) * size
         start = time.perf_counter()
         for _ in range(200):
             next(stream)
-        return (time.perf_counter() - start) / 200
+        return found | {"loader": (time.perf_counter() - start) / 200}
 
 
 def settings(config: ConfigDict, batch: int) -> None:
@@ -130,10 +137,8 @@ def settings(config: ConfigDict, batch: int) -> None:
         network.train.optimizer.update(name="adamw", learning_rate=LEARNING_RATE)
 
 
-def of_text(torch: Any, batch: int, length: int) -> tuple[Step, Step, float]:
-    """jkd's step, PyTorch's, and the seconds of a batch."""
-    ids = np.arange(batch * length, dtype=np.int32).reshape(batch, length)
-    ids = (ids * 7919) % (VOCABULARY - 5) + 5
+def of_text(torch: Any, batch: int, length: int) -> tuple[Step, Step, dict[str, float]]:
+    """jkd's step, PyTorch's from the same weights, and the seconds of a batch."""
     config = configs.default()
     config.data.update(source="trec", max_length=length, buckets=(), vocabulary=VOCABULARY)
     config.graph.update(views=("teacher", "lexical"), diagnosis="none")
@@ -141,23 +146,51 @@ def of_text(torch: Any, batch: int, length: int) -> tuple[Step, Step, float]:
         network.update(model="bert", width=WIDTH, depth=depth, attention_heads=HEADS, pooling="mean")
     settings(config, batch)
     config.students = {"kd": {"objective": {"kd": {"weight": 1.0, "temperature": 2.0}}}}
+    words = build.open_session(configs.resolve(config)).inputs_of(config.teacher).tokenizer.size  # type: ignore[attr-defined]
+    ids = np.random.default_rng(0).integers(5, words, (batch, length)).astype(np.int32)  # 0 to 4 are special
     ours = Jkd(config, {"input": ids})
-    return ours, text_step(torch, ids), ours.loader()
+    theirs = text_step(torch, ids, (ours.teacher["params"], ours.state.params))
+    return ours, same_start(ours, theirs), ours.loader()
 
 
-def text_step(torch: Any, ids: np.ndarray) -> Step:
+def same_start(ours: Jkd, theirs: Step) -> Step:
+    """PyTorch's step, once the loss of its first is that of jkd's."""
+    first = ours(), theirs()
+    print(f"loss at the start: {first[0]:.6f}, PyTorch's {first[1]:.6f}", flush=True)
+    if not np.isclose(*first, rtol=1e-3):
+        sys.exit("these are not the same step")
+    return theirs
+
+
+def text_step(torch: Any, ids: np.ndarray, params: tuple[Any, Any]) -> Step:
     nn = torch.nn
 
     class Bert(nn.Module):  # type: ignore[misc, name-defined]
-        def __init__(self, depth: int) -> None:
+        def __init__(self, depth: int, params: Any) -> None:
             super().__init__()
-            self.word, self.place = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(ids.shape[1], WIDTH)
-            self.norm = nn.LayerNorm(WIDTH)
+            params = jax.tree.map(lambda leaf: torch.from_numpy(np.array(leaf)), params)
+            words, places = params["word"]["embedding"], params["position"]["embedding"]
+            self.word, self.place = nn.Embedding(*words.shape), nn.Embedding(*places.shape)
+            self.norm = nn.LayerNorm(WIDTH, eps=EPS)
             block = nn.TransformerEncoderLayer(
-                WIDTH, HEADS, 4 * WIDTH, dropout=0.0, activation="gelu", batch_first=True
+                WIDTH, HEADS, 4 * WIDTH, dropout=0.0, activation="gelu", layer_norm_eps=EPS, batch_first=True
             )
             self.blocks = nn.TransformerEncoder(block, depth, enable_nested_tensor=False)
             self.head = nn.Linear(WIDTH, CLASSES)
+            self.word.weight.data = words
+            self.place.weight.data = places + params["type"]["embedding"][0]
+            filled(self.norm, params["embedding_norm"])
+            filled(self.head, params["classifier"])
+            for number, layer in enumerate(self.blocks.layers):
+                own = {name: params[f"layer{number}_{name}"] for name in LAYER}
+                three = [own[name] for name in ("query", "key", "value")]
+                layer.self_attn.in_proj_weight.data = torch.cat([each["kernel"].T for each in three]).contiguous()
+                layer.self_attn.in_proj_bias.data = torch.cat([each["bias"] for each in three])
+                filled(layer.self_attn.out_proj, own["attention_output"])
+                filled(layer.linear1, own["intermediate"])
+                filled(layer.linear2, own["output"])
+                filled(layer.norm1, own["attention_norm"])
+                filled(layer.norm2, own["output_norm"])
 
         def forward(self, tokens: Any) -> Any:
             padding = tokens == 0
@@ -166,7 +199,13 @@ def text_step(torch: Any, ids: np.ndarray) -> Step:
             real = (~padding).unsqueeze(-1).to(x.dtype)
             return self.head((x * real).sum(1) / real.sum(1))
 
-    teacher, student = Bert(DEPTH[0]).eval(), Bert(DEPTH[1]).train()
+    def filled(module: Any, leaf: Any) -> None:
+        module.weight.data = leaf["scale"] if "scale" in leaf else leaf["kernel"].T.contiguous()
+        module.bias.data = leaf["bias"]
+
+    teacher, student = (Bert(depth, each) for depth, each in zip(DEPTH, params, strict=True))
+    teacher.eval()
+    student.train()
 
     def loss(student: Any, teacher: Any) -> Any:
         target = nn.functional.log_softmax(teacher / 2.0, -1)
@@ -177,7 +216,7 @@ def text_step(torch: Any, ids: np.ndarray) -> Step:
     return torch_step(torch, teacher, student, torch.from_numpy(ids.astype(np.int64)), loss)
 
 
-def of_detection(torch: Any, batch: int, size: int, teacher: str, student: str) -> tuple[Step, Step, float]:
+def of_detection(torch: Any, batch: int, size: int, teacher: str, student: str) -> tuple[Step, Step, dict[str, float]]:
     """jkd's step, PyTorch's from the same weights, and the seconds of a batch."""
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3)).astype(np.uint8)
     config = configs.default()
@@ -194,11 +233,7 @@ def of_detection(torch: Any, batch: int, size: int, teacher: str, student: str) 
     networks = [darknet_in(torch, module.cfg, each) for module, each in zip(modules, variables, strict=True)]
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
     theirs = torch_step(torch, networks[0].eval(), networks[1].train(), pixels, scaled_loss(torch))
-    first = ours(), theirs()
-    print(f"loss at the start: {first[0]:.6f}, PyTorch's {first[1]:.6f}", flush=True)
-    if not np.isclose(*first, rtol=1e-3):
-        sys.exit("these are not the same step")
-    return ours, theirs, ours.loader()
+    return ours, same_start(ours, theirs), ours.loader()
 
 
 def darknet_in(torch: Any, cfg: darknet.Cfg, variables: Any) -> Any:

@@ -159,6 +159,9 @@ def test_the_graph_is_of_objects(done: tuple[Path, dict[str, Any]], config_of: A
 def test_the_report_shows_boxes_of_three_kinds(done: tuple[Path, dict[str, Any]]) -> None:
     page = (done[0] / "report/index.html").read_text()
     assert all(f'class="boxes {kind}"' in page for kind in ("truth", "teacher", "student"))
+    assert "Class by class" in page and "mAP50 of each class" in page and "Accuracy, ECE" not in page
+    by_class = files.read_json(done[0] / "report/summary.json")["by_class"]["map50"]
+    assert list(by_class["teacher"]) == files.read_json(done[0] / "manifest.json")["data"]["classes"]
     cards = files.read_json(done[0] / "report/cards.json")["cards"]
     assert len(cards) == 6 and {"truth", "teacher", "student", "right"} <= set(cards[0])
 

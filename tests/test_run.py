@@ -13,6 +13,7 @@ from jkd import files, parts, replay, run
 from jkd.data import open_dataset
 from jkd.errors import Locked, UserError
 from jkd.progress import RunProgress
+from jkd.train import metrics
 
 METRICS = ("accuracy", "nll", "ece", "agreement", "seed_churn", "replicate_churn")
 
@@ -316,6 +317,24 @@ def test_evaluation_repeats_what_the_run_measured(done: Any):
         assert {key: again[key] for key in ("accuracy", "nll", "ece")} == {
             key: measured[key] for key in ("accuracy", "nll", "ece")
         }
+
+
+def test_a_teacher_alone_needs_no_graph(tiny: Any, tmp_path: Path):
+    config = configs.resolve(tiny.config())
+    assert run.distill(config, tmp_path / "run", only="teacher", replicate=0, quiet=True) is None
+    made = {path.parent.name for path in (tmp_path / "run").rglob("result.json")}
+    assert made == {"teacher"} and not list((tmp_path / "run").rglob("graph.json"))
+
+
+def test_evaluation_on_what_was_put_aside(tiny: Any, done: Any, tmp_path: Path):
+    with pytest.raises(UserError, match="nothing was put aside"):
+        run.evaluate(done.workdir, "teacher", split="val")
+    config = configs.resolve(tiny.config(data__val=0.2, teacher__train__eval_every=20))
+    run.distill(config, tmp_path / "run", only="teacher", replicate=0, quiet=True)
+    found = run.evaluate(tmp_path / "run", "teacher", split="val")
+    lines = metrics.read(tmp_path / "run/replicates/0/teacher/metrics.jsonl")
+    last = [line for line in lines if "val_accuracy" in line][-1]
+    assert found["accuracy"] == pytest.approx(last["val_accuracy"]) and found["agreement"] is None
 
 
 @pytest.mark.parametrize("student", ["graph", "kd", "kd/7", "nobody/0", ""])

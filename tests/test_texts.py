@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,6 +100,102 @@ def test_a_users_own_csv_needs_its_columns_named_and_nothing_else(done: tuple[Pa
     assert counts["cut"] >= 1 and counts["control"] >= 1 and counts["bidi"] >= 1
     lines = (workdir / "replicates/0/students/tokens/0/metrics.jsonl").read_text()
     assert "hidden_0_1" in lines and "value_relations_0_1" in lines  # which layer learns from which is on record
+    networks = manifest["networks"]
+    assert networks["students.tokens"]["taps"]["hidden_0_1"] == [["layer0/hidden"], ["layer1/hidden"]]
+    assert networks["teacher"]["texts"] == networks["students.lexical"]["texts"]
+    assert networks["teacher"]["texts"]["max_length"] == 12 and sum(networks["teacher"]["texts"]["cut"].values()) == 2
+
+
+@pytest.mark.long
+def test_overrides_alone_make_a_run_of_a_users_own_csv(table: Path, tmp_path: Path, root: Path):
+    from jkd.cli import main
+
+    own = [f"--config.data.path={table}", "--config.data.text=words", "--config.data.label=topic"]
+    little = ["--config.data.vocabulary=120", "--config.data.buckets=()", "--config.data.max_length=16"]
+    config = f"--config={root}/configs/texts.py:smoke"
+    assert main(["distill", config, *own, *little, f"--workdir={tmp_path / 'run'}", "--quiet"]) == 0
+    cards = files.read_json(tmp_path / "run/report/cards.json")
+    assert cards["student"] == "knowledge_graph" and all(len(card["neighbours"]) for card in cards["cards"])
+    assert "<blockquote" in (tmp_path / "run/report/index.html").read_text()
+
+
+@pytest.fixture
+def folder(table: Path, tmp_path: Path) -> Path:
+    """A Hugging Face folder of a small BERT with random weights and a tokenizer of the texts."""
+    from jkd import random
+    from jkd.data import tokens
+    from jkd.models import Bert
+    from jkd.pretrained import bert
+
+    with table.open() as file:
+        words = tokens.train([row["words"] for row in csv.DictReader(file)], 100)
+    words.save(tmp_path / "bert" / "tokenizer.json")
+    module = Bert(classes=3, vocab=words.size, width=16, depth=2, heads=2, feed_forward=16, positions=12)
+    shapes = jax.eval_shape(module.init, random.key("init", 0), jnp.zeros((1, 12), jnp.int32))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    bert.save(tmp_path / "bert", variables, module, {0: "sky", 1: "food", 2: "sport"})
+    return tmp_path / "bert"
+
+
+def test_a_teacher_reads_the_words_that_replacement_put_in(table: Path, folder: Path):
+    students = {"replaces": {"objective": {"kd": 1.0, "hidden": 0.1}, "train": {"augment": {"replace": 0.9}}}}
+    config = configs.resolve(_config(table, students, teacher__init=str(folder), data__buckets=()))
+    session = open_session(config)
+    parts.check(session)
+    student = config.students.replaces
+    goal = session.objective_of(student, 2, "students.replaces")
+    program = session.program(student, goal, session.apply_of(config.teacher), 100, "students.replaces").program
+    assert program.teacher_inputs is None  # what it is fed is the batch after augmentation
+    inputs = session.inputs_of(student)
+    assert inputs is not session.inputs_of(config.teacher)
+    special = set(inputs.tokenizer.reserved)
+    assert inputs.neighbours is not None and not special & set(np.unique(inputs.neighbours).tolist())
+
+
+def test_a_finished_classifier_keeps_its_classes(table: Path, folder: Path):
+    """Its logits stand in the order of its own names, sky, food, sport; the data's order is that of the alphabet."""
+    config = _config(table, {"kd": {"objective": {"kd": 1.0}}}, teacher__weights=str(folder), graph__diagnosis="none")
+    given = open_session(configs.resolve(config)).loaded_teacher
+    assert given is not None
+    from jkd import random
+    from jkd.pretrained import bert
+
+    there = bert.load(folder, bert.module_of(folder, 3), random.key("init", 0)).variables["params"]["classifier"]
+    ours = given.variables["params"]["classifier"]
+    np.testing.assert_array_equal(ours["bias"], np.asarray(there["bias"])[[1, 0, 2]])
+    np.testing.assert_array_equal(ours["kernel"], np.asarray(there["kernel"])[:, [1, 0, 2]])
+
+
+def test_words_and_weights_that_do_not_belong_together_are_refused(table: Path, folder: Path):
+    students = {"kd": {"objective": {"kd": 1.0, "hidden": 0.1}}}
+    larger = folder / "larger" / "tokenizer.json"
+    from jkd.data import tokens
+
+    known = tokens.load(folder)
+    names = known.strings(range(known.size))
+    tokens.from_vocabulary([*names, "comet"]).save(larger)
+    turned = folder / "turned" / "tokenizer.json"
+    tokens.from_vocabulary(names[::-1]).save(turned)
+    fewer = folder / "fewer" / "tokenizer.json"
+    tokens.from_vocabulary(names[:-3]).save(fewer)
+
+    def refused(message: str, **changes: Any) -> None:
+        config = configs.resolve(_config(table, students, teacher__init=str(folder), **changes))
+        with pytest.raises(UserError, match=message):
+            parts.check(open_session(config))
+
+    refused(f"teacher.tokenizer: it has {known.size + 1} words, but", teacher__tokenizer=str(larger))
+    refused("teacher.tokenizer: it fills texts up with word", teacher__tokenizer=str(turned))
+    refused(r"objective\.hidden: it compares tokens one by one", student__tokenizer=str(fewer))
+    students["kd"]["objective"] = {"kd": 1.0}
+    cut = {"student__init": "teacher", "student__attention_heads": 1}
+    refused("students.kd: cut out of the teacher: init: 1 of", student__tokenizer=str(larger), **cut)
+    refused(r"students\.kd: cut out of the teacher: width: 32 cannot be cut out of 16", student__width=32, **cut)
+    config = _config(table, students, teacher__init=str(folder), student__tokenizer=str(fewer), **cut)
+    session = open_session(configs.resolve(config))  # a vocabulary that is smaller is cut out, too
+    parts.check(session)
+    assert session.kept_words(session.config.students.kd) == list(range(known.size - 3))
 
 
 def test_cards_show_texts_and_a_hostile_one_does_no_harm(done: tuple[Path, dict[str, Any]]):

@@ -7,7 +7,10 @@ All rows share the yolo term on the true boxes, the steps, the size and the teac
 few labels `plain` sees annotated images alone, and of the others' batches half is annotated
 (`sampling.labelled_share`), so that a step of theirs has half the true boxes of one of `plain`. Rows with
 `pseudo_labels` learn the boxes that the teacher is sure of in images that nobody has annotated, too: with all labels
-there are none, and they are what they are without it. Variants are those of `configs/bccd.py`, and one more:
+there are none, and they are what they are without it. `ld` is a bounded form of localisation distillation, for heads of
+anchors rather than of distributions over edges. Beliefs are joined over the views alone; in the two rows that end in
+`projection` the student's features are drawn, too, to what the teacher's say of an object and of its neighbours, those
+that stand beside it in the image among them. Variants are those of `configs/bccd.py`, and one more:
   on_top   images without labels come on top of those with: batches of all rows but `plain` are twice as large, which
            gives a step of theirs the true boxes of one of `plain`, and costs twice the time
 """
@@ -41,6 +44,7 @@ def students() -> dict[str, Any]:
     necks = {"student_tap": "neck*", "teacher_tap": "neck*"}
     found = labels | {"pseudo_labels": 1.0}
     joined = found | {"joined_beliefs": 1.0}
+    shaped = {"projection": {"weight": 0.1, "detach": False}}
     return {
         "plain": {"objective": labels, "sampling": {"of": "labelled"}},
         "kd": {"objective": labels | {"class_kd": 1.0, "kd": {"weight": 1.0, "temperature": 2.0}}},
@@ -52,4 +56,6 @@ def students() -> dict[str, Any]:
         "pseudo_labels": {"objective": found},
         "random_edges": {"objective": joined, "graph": {"edges": "random", "gate": False}},
         "knowledge_graph": {"objective": joined, "graph": {"edges": "real"}},
+        "random_edges_projection": {"objective": joined | shaped, "graph": {"edges": "random", "gate": False}},
+        "knowledge_graph_projection": {"objective": joined | shaped, "graph": {"edges": "real"}},
     }

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jkd.compress.variables import flat_float32
+from jkd.models import depthwise
 
 Apply = Callable[..., tuple[Any, dict[str, Any]]]
 
@@ -64,13 +65,14 @@ def file_bytes(variables: dict[str, Any]) -> int:
 def macs(apply: Apply, variables: dict[str, Any], example: np.ndarray) -> int:
     """Multiply-adds of one sample's logits, counted in the traced program; nothing is run.
 
-    Matrix products and convolutions count, in full (a padded border multiplies too); element-wise work,
-    pooling and reductions do not. A `scan` counts as often as it runs, a `while` once, a `cond` by its
-    dearest branch.
+    Matrix products and convolutions, also depthwise ones, count in full (a padded border multiplies too), the same on
+    every backend; element-wise work, pooling and reductions do not. A `scan` counts as often as it runs, a `while`
+    once, a `cond` by its dearest branch.
     """
-    program = jax.make_jaxpr(lambda tree, fed: apply(tree, fed)[0])(
-        variables, jax.ShapeDtypeStruct(example.shape, example.dtype)
-    )
+    with depthwise.formulated("lax"):  # shifted products would not be seen as a convolution
+        program = jax.make_jaxpr(lambda tree, fed: apply(tree, fed)[0])(
+            variables, jax.ShapeDtypeStruct(example.shape, example.dtype)
+        )
     return _count(program.jaxpr)
 
 

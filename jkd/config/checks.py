@@ -87,9 +87,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.saturation": (1, 10),
     "augment.exposure": (1, 10),
     "augment.mosaic": (0, 1),
-    "augment.mask": (0, 1),
-    "augment.drop": (0, 1),
-    "augment.replace": (0, 1),
+    "augment.mask": (0, 0.99),
+    "augment.drop": (0, 0.99),
+    "augment.replace": (0, 0.99),
     "data.limit": (0, 10**12),
     "data.test_limit": (0, 10**12),
     "data.image_size": (0, 16_384),
@@ -153,6 +153,8 @@ def check(config: ConfigDict) -> None:
         raise UserError("parallelism: 'pmap' adds up in plain order. Use 'jit' with reduction = 'elastic'.")
     _check_data(config)
     _check_network(config.teacher, "teacher")
+    if config.teacher.init == "teacher":
+        raise UserError("teacher.init: 'teacher' is for students, which are cut out of it. Give a folder, or ''.")
     for name, student in config.students.items():
         _check_network(student, f"students.{name}")
         _check_student(config, name, student)
@@ -192,7 +194,9 @@ def _check_data(config: ConfigDict) -> None:
         raise UserError("teacher.variables: these are the variables of teacher.fn, which is not set.")
     if config.teacher.fn and config.teacher.weights:
         raise UserError("teacher: set fn or weights, not both.")
-    if graph.diagnosis == "holdout" and not data.val:
+    if data.val and data.val_split:
+        raise UserError(f"data.val: {data.val:g}, but data.val_split names '{data.val_split}'. Set one of the two.")
+    if graph.diagnosis == "holdout" and not (data.val or data.val_split):
         raise UserError("graph.diagnosis: 'holdout' needs a validation split; set data.val above 0, or use 'folds'.")
     if not graph.views or len(set(graph.views)) < len(graph.views):
         raise UserError(f"graph.views: expected one or more different views, got {graph.views}.")

@@ -139,6 +139,7 @@ def default() -> ConfigDict:
             max_length=64,  # texts: tokens after which one is cut
             buckets=(16, 32, 64),  # texts: lengths that batches are padded to; each compiles once
             vocabulary=4000,  # texts: size of a tokenizer made of the training texts
+            val_split="",  # texts: name of a validation split, in place of `val`: for choices, never for training
             val=0.0,  # share of the training samples put aside by a fixed rule: for choices, never for training
             pool=0,  # samples a replicate draws for its pool; 0 = all
             labels=0,  # how many of the pool keep their label; 0 = all

@@ -14,11 +14,19 @@ OBJECTS = ("shapes", "voc", "coco", "yolo")
 
 @dataclass(frozen=True)
 class DataSet:
-    """A training and a test source of one kind and shape with the same classes; the test source only evaluates."""
+    """A training and a test source of one kind and shape with the same classes; the test source only evaluates.
+
+    Attributes:
+      name: as the config has it.
+      train: what pools are drawn from, and behind it the samples of a validation split that was named.
+      test: what evaluates.
+      aside: how many samples of `train`, its last, are that validation split's.
+    """
 
     name: str
     train: Source
     test: Source
+    aside: int = 0
 
     @property
     def kind(self) -> str:
@@ -38,7 +46,8 @@ class DataSet:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of both sources' fingerprints and the class names."""
-        return digest.of_json([list(self.classes), self.train.fingerprint, self.test.fingerprint])
+        parts = [list(self.classes), self.train.fingerprint, self.test.fingerprint]
+        return digest.of_json([*parts, self.aside] if self.aside else parts)
 
 
 def open_dataset(data: ConfigDict) -> DataSet:

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from jkd import digest
 from jkd.data.dataset import DataSet
-from jkd.data.sources import Source, hash_order
+from jkd.data.sources import hash_order
+from jkd.data.texts import TextSource, same
 from jkd.errors import UserError
 from jkd.random import bits, permutation
 
@@ -44,9 +45,9 @@ class Split:
 def make_split(dataset: DataSet, data: ConfigDict, replicate: int) -> Split:
     """Draws one replicate, a pure function of (training source, settings, replicate).
 
-    First the validation samples, by a fixed hash order of ids among those with a label; then the pool, from
-    the rest; then the labels that stay visible, class-balanced as far as the pool allows; then exactly
-    `round(noise_rate * labels)` wrong ones among them.
+    First the validation samples: those of a split that was named, or some by a fixed hash order of ids among those
+    with a label, without texts that the rest has, too; then the pool, from the rest; then the labels that stay
+    visible, class-balanced as far as the pool allows; then exactly `round(noise_rate * labels)` wrong ones among them.
 
     Args:
       dataset: what to draw from.
@@ -57,8 +58,8 @@ def make_split(dataset: DataSet, data: ConfigDict, replicate: int) -> Split:
       UserError: more pool or labels asked for than there are, or nothing left to train on.
     """
     train = dataset.train
-    val = _validation(train, data.val)
-    rest = np.setdiff1d(np.arange(len(train)), val)
+    val = _validation(dataset, data.val)
+    rest = np.setdiff1d(np.arange(len(train) - dataset.aside), val)
     if not len(rest) or data.pool > len(rest):
         raise UserError(
             f"data.pool: asked for {data.pool or 'all'}, but {len(rest)} of {len(train)} training samples "
@@ -77,13 +78,23 @@ def make_split(dataset: DataSet, data: ConfigDict, replicate: int) -> Split:
     return Split(**arrays, digest=digest.of_json([train.fingerprint, digest.of_tree(arrays)]))
 
 
-def _validation(train: Source, share: float) -> np.ndarray:
-    known = np.flatnonzero(train.labels >= 0)
+def _validation(dataset: DataSet, share: float) -> np.ndarray:
+    train, known = dataset.train, np.flatnonzero(dataset.train.labels >= 0)
+    if dataset.aside:
+        return known[known >= len(train) - dataset.aside]
     count = round(share * len(known))
     if not count:
         return known[:0]
     ids = [train.id(int(index)) for index in known]
-    return np.sort(known[hash_order(ids, "validation")[:count]])
+    chosen = np.sort(known[hash_order(ids, "validation")[:count]])
+    return _without_repeats(train, chosen) if isinstance(train, TextSource) else chosen
+
+
+def _without_repeats(train: TextSource, chosen: np.ndarray) -> np.ndarray:
+    """Those of the chosen whose text nobody else has: what a choice is scored on must not have been trained on."""
+    others = np.setdiff1d(np.arange(len(train)), chosen)
+    there = {same(text) for text in train.texts(others)}
+    return np.array([at for at, text in zip(chosen, train.texts(chosen), strict=True) if same(text) not in there], int)
 
 
 def _visible(true: Int32[np.ndarray, " n"], count: int, classes: int, replicate: int) -> np.ndarray:

@@ -157,6 +157,13 @@ class TextSource:
             self.name, self.classes, ids, self.labels[index], self.texts(index), self.skipped, self.counts
         )
 
+    def with_more(self, other: "TextSource") -> "TextSource":
+        """The texts of this source and behind them those of another with the same classes; counts added up."""
+        ids, texts = [*self._ids, *other._ids], [*self._texts, *other._texts]
+        counts = {kind: self.counts[kind] + other.counts[kind] for kind in COUNTS}
+        labels, skipped = np.concatenate([self.labels, other.labels]), [*self.skipped, *other.skipped]
+        return TextSource(self.name, self.classes, ids, labels, texts, skipped, counts)
+
 
 def clean(text: str, max_chars: int) -> tuple[str, list[str]]:
     """A text after the rules of the module, and the kinds of those that touched it. Cleaning twice is cleaning once."""

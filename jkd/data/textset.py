@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -22,6 +22,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         path="",  # a folder of files, one file, or TFDS's data_dir
         train="train",  # a split: FILE below path, or its name without the ending
         test="test",
+        val_split="",  # one more split, whose texts are for choices; empty = none
         text="",  # the column, key or feature of the text, by name or by position from 0; empty = by its usual names
         label="",
         header="auto",  # tsv, csv: whether the first row names the columns: yes, no, auto
@@ -55,14 +56,29 @@ INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
 LAYOUT = "Expected <split>.tsv, .csv, .jsonl or .txt (TREC's form), such as train.tsv."
 
 
-def load(settings: Mapping[str, Any] | ConfigDict) -> tuple[TextSource, TextSource]:
+class Loaded(NamedTuple):
+    """What settings name.
+
+    Attributes:
+      train: the training split, and behind it the validation split where there is one.
+      test: the test split.
+      aside: how many texts of `train`, its last, are the validation split's.
+    """
+
+    train: TextSource
+    test: TextSource
+    aside: int
+
+
+def load(settings: Mapping[str, Any] | ConfigDict) -> Loaded:
     """Training and test source.
 
     - Files: `PATH/<split>` as it is named, or with `.tsv`, `.csv`, `.jsonl` or `.txt`. Ids are `<split>/<row>`, rows
       counted from 0, whatever is skipped or limited.
     - One file: `data.test_share` of its distinct labelled texts, those that come first by SHA-256 of what they say, are
       the test split with all their copies. No text is on both sides, and nobody's side depends on the order of rows.
-    - Classes: the labels of both splits, in the order of their numbers if all are whole numbers, else of their names.
+    - A validation split keeps what is not in the test split, and takes away from the training split what it has.
+    - Classes: the labels of all splits, in the order of their numbers if all are whole numbers, else of their names.
       An empty label is none; so is -1 where `data.classes` names the classes that numbers mean.
 
     Args:
@@ -81,22 +97,28 @@ def load(settings: Mapping[str, Any] | ConfigDict) -> tuple[TextSource, TextSour
     kind, _, rest = str(given["source"]).partition(":")
     names: Sequence[str] = given["classes"]
     if kind == "tfds" and rest:
-        names, train, test = _of_tfds(rest, given)
+        names, columns = _of_tfds(rest, given)
     elif given["source"] in KINDS:
-        train, test = _of_files(given)
+        columns = _of_files(given)
     else:
         hint = did_you_mean(str(given["source"]), KINDS)
         raise UserError(f"data.source: expected {', '.join(KINDS)}, got '{given['source']}'.{hint}")
-    classes, of_label = _classes([*train.labels, *test.labels], names, train.name)
-    train = _without_overlap(train, test, given["overlap"])
-    return _source(train, classes, of_label, given["limit"]), _tested(test, classes, of_label, given["test_limit"])
+    train, test, *others = columns
+    classes, of_label = _classes([label for column in columns for label in column.labels], names, train.name)
+    others = [_without_overlap(column, [test], given["overlap"]) for column in others]
+    train = _without_overlap(train, [test, *others], given["overlap"])
+    made = _source(train, classes, of_label, given["limit"])
+    aside = sum(len(column.texts) for column in others)
+    for column in others:
+        made = made.with_more(_source(column, classes, of_label, 0))
+    return Loaded(made, _tested(test, classes, of_label, given["test_limit"]), aside)
 
 
 def _rules(given: Mapping[str, Any]) -> Rules:
     return Rules(int(given["max_chars"]), given["broken"], float(given["broken_limit"]))
 
 
-def _of_tfds(name: str, given: Mapping[str, Any]) -> tuple[Sequence[str], Column, Column]:
+def _of_tfds(name: str, given: Mapping[str, Any]) -> tuple[Sequence[str], list[Column]]:
     from jkd.data import tfds_texts
 
     columns, names = [], []
@@ -104,32 +126,41 @@ def _of_tfds(name: str, given: Mapping[str, Any]) -> tuple[Sequence[str], Column
         found, rows = tfds_texts.rows(name, given["path"], split, given["text"], given["label"], given["errors"])
         columns.append(collect(rows, f"tfds:{name}:{split}", split, _rules(given)))
         names.append(found)
-    if names[0] != names[1]:
+    if any(each != names[0] for each in names):
         raise UserError(f"tfds:{name}: the splits have different classes.")
-    return names[0], columns[0], columns[1]
+    return names[0], columns
 
 
-def _of_files(given: Mapping[str, Any]) -> tuple[Column, Column]:
+def _of_files(given: Mapping[str, Any]) -> list[Column]:
     rules, is_trec = _rules(given), given["source"] != "texts"
     if is_trec and not given["path"]:
-        train, test = (
+        _check_no_split(given, "the embedded questions have none")
+        return [
             collect(trec.rows(trec.embedded(split), given["source"] == "trec:fine"), f"trec:{split}", split, rules)
             for split in ("train", "test")
-        )
-        return train, test
+        ]
     root = existing(given["path"])
     if root.is_file():
+        _check_no_split(given, f"{root} is one file")
         return _held_out(collect(_rows(root, given), str(root), "train", rules), float(given["test_share"]))
-    train, test = (
+    return [
         collect(_rows(_file(root, split), given), f"{_file(root, split)}", split, rules) for split in _splits(given)
-    )
-    return train, test
+    ]
 
 
-def _splits(given: Mapping[str, Any]) -> tuple[str, str]:
+def _check_no_split(given: Mapping[str, Any], why: str) -> None:
+    if given["val_split"]:
+        raise UserError(f"data.val_split: '{given['val_split']}', but {why}. Set data.val, a share, instead.")
+
+
+def _splits(given: Mapping[str, Any]) -> list[str]:
+    """Of training and test, and of validation where there is one; no two are the same."""
     if given["train"] == given["test"]:
         raise UserError(f"data.train and data.test are both '{given['train']}'. The test split must be another one.")
-    return given["train"], given["test"]
+    splits = [given["train"], given["test"], *([given["val_split"]] if given["val_split"] else [])]
+    if len(set(splits)) < len(splits):
+        raise UserError(f"data.val_split: '{given['val_split']}' is data.train or data.test. Name another split.")
+    return splits
 
 
 def _file(root: Path, split: str) -> Path:
@@ -168,7 +199,7 @@ def _raw_rows(path: Path, given: Mapping[str, Any]) -> Iterator[Row]:
     return delimited.rows(lines, form, str(path))
 
 
-def _held_out(whole: Column, share: float) -> tuple[Column, Column]:
+def _held_out(whole: Column, share: float) -> list[Column]:
     """Training and test rows of one file, all copies of a text on one side."""
     if not 0 < share < 1:
         raise UserError(f"data.test_share: expected a share between 0 and 1, got {share:g}.")
@@ -188,7 +219,7 @@ def _held_out(whole: Column, share: float) -> tuple[Column, Column]:
     test.ids = [f"test/{name.removeprefix('train/')}" for name in test.ids]
     test.skipped, test.counts = [], dict.fromkeys(test.counts, 0)  # counted once, with the training split
     train.name, test.name = f"{whole.name}:train", f"{whole.name}:test"
-    return train, test
+    return [train, test]
 
 
 def _classes(labels: Sequence[str], names: Sequence[str], where: str) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -215,20 +246,19 @@ def _classes(labels: Sequence[str], names: Sequence[str], where: str) -> tuple[t
     return tuple(str(name) for name in names), of_label
 
 
-def _without_overlap(train: Column, test: Column, rule: str) -> Column:
-    tested = {same(text) for text in test.texts}
-    twice = [index for index, text in enumerate(train.texts) if same(text) in tested]
+def _without_overlap(train: Column, others: Sequence[Column], rule: str) -> Column:
+    there = {same(text) for column in others for text in column.texts}
+    twice = [index for index, text in enumerate(train.texts) if same(text) in there]
     train.counts["overlap"] = len(twice)
     if not twice or rule == "keep":
         return train
+    where = " or ".join(column.name for column in others)
     if rule == "refuse":
         shown = some([train.ids[index] for index in twice])
-        raise UserError(
-            f"{train.name}: {len(twice)} texts are in the test split, too: {shown}. Set data.overlap='drop'."
-        )
+        raise UserError(f"{train.name}: {len(twice)} texts are in {where}, too: {shown}. Set data.overlap='drop'.")
     kept = np.setdiff1d(np.arange(len(train.texts)), twice)
     if not len(kept):
-        raise UserError(f"{train.name}: every text of it is in the test split, too.")
+        raise UserError(f"{train.name}: every text of it is in {where}, too.")
     return train.take(kept.tolist())
 
 

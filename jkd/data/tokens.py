@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -23,6 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # What the five are called by other families, in the same order.
 NAMES = (("[PAD]", "<pad>"), ("[UNK]", "<unk>"), ("[CLS]", "<s>"), ("[SEP]", "</s>"), ("[MASK]", "<mask>"))
+FREE = re.compile(r"\[unused\d+\]|madeupword\d+")  # as BERT and RoBERTa call ids that are kept free
 FILE = 2**26  # most bytes of a tokenizer's file
 KINDS = ("wordpiece", "word")
 AT_ONCE = 4096  # texts tokenised by one call
@@ -59,6 +61,13 @@ class Tokenizer:
     def special(self) -> tuple[int, ...]:
         """The five special ids, which augmentation leaves alone: pad, unk, cls, sep, mask."""
         return (self.pad, self.unk_id, self.cls_id, self.sep_id, self.mask_id)
+
+    @cached_property
+    def reserved(self) -> tuple[int, ...]:
+        """Ids that stand for no part of a text: special ones, those kept free (`[unused7]`), and gaps; ascending."""
+        names = [self._inner.id_to_token(number) for number in range(self.size)]
+        free = [number for number, name in enumerate(names) if name is None or FREE.fullmatch(name)]
+        return tuple(sorted({*self.special, *free}))
 
     @cached_property
     def fingerprint(self) -> str:

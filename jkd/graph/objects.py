@@ -13,7 +13,7 @@ There are two uses, not to be confused:
   alike surroundings: `similar_to` edges, along which beliefs may be diffused, because they do lead to the same class.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
@@ -24,6 +24,15 @@ from jkd.graph.nearest import Edges
 RELATIONS = ("dx", "dy", "log_width", "log_height", "iou", "distance")
 RINGS = (1.0, 2.0, 4.0)  # surroundings: distances up to so many sizes of the object
 CHUNK = 2**22  # values held at once
+
+
+@runtime_checkable
+class Canvases(Protocol):
+    """Images of one size by row: an array, or what reads them one at a time."""
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "H W 3"]: ...
 
 
 class Spatial(NamedTuple):
@@ -196,7 +205,7 @@ def context_view(
 
 
 def crop_view(
-    images: UInt8[np.ndarray, "N H W 3"],
+    images: Canvases,
     boxes: Float[np.ndarray, "O 4"],
     row_of: Int[np.ndarray, " O"],
     side: int = 12,
@@ -212,7 +221,7 @@ def crop_view(
     the views of a pool and of held-out objects in one call, and part them afterwards.
 
     Args:
-      images: canvases.
+      images: canvases, uint8 `[N, H, W, 3]`, or what gives one by its row.
       boxes: xyxy in pixels of the canvases, sides > 0.
       row_of: the row in `images` of each box.
       side: cells an axis.
@@ -225,7 +234,7 @@ def crop_view(
     sides = boxes[:, 2:] - boxes[:, :2]
     wide = np.concatenate([boxes[:, :2] - margin * sides, boxes[:, 2:] + margin * sides], axis=1)
     crops = np.empty((len(boxes), side, side, 3), np.float32)
-    for row in np.unique(row_of):
+    for row in np.unique(row_of).tolist():
         sums = np.zeros((images.shape[1] + 1, images.shape[2] + 1, 3), np.int64)
         sums[1:, 1:] = images[row].cumsum(0, dtype=np.int64).cumsum(1)
         for index in np.flatnonzero(row_of == row):

@@ -34,6 +34,10 @@ def objectness_scaled(
     sigmoid ty, tw, th), and f_obj and f_class are the KL divergences of YOLOv3's sigmoids: the gradient of its own
     cross-entropy, and 0 where the two agree. (The paper's network is a YOLOv2, whose f_obj and f_class are squared.)
 
+    Beside the term `yolo`, FM-NMS has targets that contradict: `yolo` makes every anchor that is much like a true box
+    positive, here all but one of a class in a neighbourhood are to be silent; and where objects are small and close
+    beside one another, neighbours are suppressed that are objects themselves. `window=0` does neither.
+
     Args:
       student_feature: raw head.
       teacher_feature: raw head of the teacher.

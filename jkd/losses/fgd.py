@@ -36,6 +36,9 @@ def fgd(
 ) -> Float[Array, ""]:
     """`fgd_focal` plus `relation` times `fgd_global`. The defaults are the authors' for one-stage detectors.
 
+    They add up the levels of a neck; here a term over several taps is their mean: with two necks, give the term a
+    weight of 2 for theirs.
+
     Args:
       student_feature: neck map, mapped to the teacher's channels.
       teacher_feature: the teacher's, of the same grid.

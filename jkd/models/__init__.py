@@ -82,7 +82,7 @@ def _text_model(network: ConfigDict, classes: int, vocab: int, pad: int, longest
         classes=classes, width=network.width, dropout=network.dropout, pad=pad, dtype=jnp.dtype(network.dtype)
     )
     if network.model == "fasttext":
-        return FastText(buckets=network.rows, ngrams=network.ngrams, hidden=network.hidden, **common)
+        return FastText(buckets=network.rows, vocab=vocab, ngrams=network.ngrams, hidden=network.hidden, **common)
     common |= dict(vocab=vocab, depth=network.depth)
     if network.model == "bigru":
         pooling = "max" if network.pooling == "auto" else network.pooling

@@ -5,6 +5,9 @@ is fused into one pass over the input; so is its gradient, which is written out 
 derive takes k * k passes for the kernel's part.
 """
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Literal
 
@@ -14,6 +17,18 @@ from jax import lax
 from jaxtyping import Array, Float
 
 Formulation = Literal["shifted", "lax"]
+
+_ASKED: ContextVar[Formulation | None] = ContextVar("formulation", default=None)
+
+
+@contextlib.contextmanager
+def formulated(formulation: Formulation) -> Iterator[None]:
+    """What is traced inside takes this formulation, whatever the backend."""
+    token = _ASKED.set(formulation)
+    try:
+        yield
+    finally:
+        _ASKED.reset(token)
 
 
 def depthwise(
@@ -34,12 +49,14 @@ def depthwise(
       stride: in both directions.
       padding: pixels of zeros on every side.
       dilation: distance of a kernel's taps.
-      formulation: `shifted` on CPU and `lax` elsewhere if not given. Shifted sums are kept in float32.
+      formulation: if not given, that of `formulated`, else `shifted` on CPU and `lax` elsewhere. Shifted sums are
+        kept in float32.
 
     Returns:
       `[B, H2, W2, O]` of the type of `x`, H2 = (H + 2 padding - dilation (k - 1) - 1) // stride + 1.
     """
     channels, outputs = x.shape[-1], kernel.shape[-1]
+    formulation = formulation or _ASKED.get()
     if formulation is None:
         formulation = "shifted" if jax.default_backend() == "cpu" else "lax"
     if formulation == "lax":

@@ -11,7 +11,8 @@ class FastText(nn.Module):
     """Token ids `[B, L]`, filled up with `pad`: the mean of the vectors of their n-grams, and a small MLP.
 
     An n-gram is `n` tokens in a row, all real, for n = 1 ... `ngrams`; it has the row of a table that a hash of its
-    tokens names, so that the table's size does not depend on the vocabulary, and two n-grams may share a row. With
+    tokens names, so that the table's size does not depend on the vocabulary, and two n-grams may share a row. Where
+    there are only single tokens and a row for each, each has its own. With
     its defaults, 2 classes and float32 it takes 0.93 MB. The table starts normal with deviation 0.1, dense layers
     LeCun-normal, biases at zero. The mean is float32 whatever `dtype`.
     Taps: `embedding` float32 `[B, width]`, the mean (zeros where there is no token); `hidden` `[B, hidden]`,
@@ -21,6 +22,7 @@ class FastText(nn.Module):
       classes: number of logits.
       width: width of the table.
       buckets: rows of the table.
+      vocab: tokens there are; 0 = any number.
       ngrams: longest n-gram.
       hidden: units of the hidden layer; 0 = none.
       dropout: of the mean and of the hidden layer.
@@ -29,6 +31,7 @@ class FastText(nn.Module):
     classes: int
     width: int = 28
     buckets: int = 8192
+    vocab: int = 0
     ngrams: int = 3
     hidden: int = 64
     dropout: float = 0.0
@@ -42,7 +45,10 @@ class FastText(nn.Module):
         """Returns float32 logits `[B, classes]` and the taps."""
         rate = self.dropout if train else 0.0
         mask = token_mask(ids, self.pad)
-        rows, real = hashed_ngrams(ids, mask, self.ngrams, self.buckets)
+        if self.ngrams == 1 and 0 < self.vocab <= self.buckets:
+            rows, real = ids, mask
+        else:
+            rows, real = hashed_ngrams(ids, mask, self.ngrams, self.buckets)
         vectors = nn.Embed(self.buckets, self.width, embedding_init=nn.initializers.normal(0.1), name="ngram")(rows)
         mean = (vectors * real[..., None]).sum(1) / jnp.maximum(real.sum(1, keepdims=True), 1.0)
         taps = {"mask": mask, "embedding": mean}

@@ -10,6 +10,7 @@ from jkd.parts.check import check
 from jkd.parts.export import export_network
 from jkd.parts.graph import make_graph, read_graph
 from jkd.parts.part import Place, Training, read_variables, test_metrics, test_outputs
+from jkd.parts.recorded import recorded
 from jkd.parts.student import make_student
 from jkd.parts.teacher import make_teacher
 
@@ -24,6 +25,7 @@ __all__ = [
     "make_teacher",
     "read_graph",
     "read_variables",
+    "recorded",
     "test_metrics",
     "test_outputs",
     "training_again",

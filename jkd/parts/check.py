@@ -5,15 +5,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
-from jkd import places, random, sharding
+from jkd import networks, places, random, sharding
 from jkd.build import Apply, Session
 from jkd.data import make_split
 from jkd.data.inputs import shape_of
+from jkd.data.text_inputs import Texts
 from jkd.errors import UserError, did_you_mean
 from jkd.graph import taxonomy, views
 from jkd.methods import METHODS
+from jkd.models import Bert
 from jkd.objective import OF_ANCHORS
 from jkd.terms import Term, make_term
 
@@ -41,9 +44,12 @@ def check(session: Session) -> None:
             "graph.diagnosis to 'holdout' or 'none'."
         )
     if config.graph.diagnosis == "holdout" and not len(split.val):
+        asked = (
+            f"data.val_split: '{config.data.val_split}'" if config.data.val_split else f"data.val: {config.data.val:g}"
+        )
         raise UserError(
-            f"data.val: {config.data.val:g} of {len(session.dataset.train)} training samples is none, but "
-            "graph.diagnosis = 'holdout' needs some. Raise it."
+            f"{asked} of {len(session.dataset.train)} training samples is none with a label, but graph.diagnosis = "
+            "'holdout' needs some. Raise it, or name another split."
         )
     for view in config.graph.views:
         if view in session.task.views and view in views.OF_SAMPLES:
@@ -65,16 +71,22 @@ def check(session: Session) -> None:
     else:
         theirs = _check_network(session, config.teacher, "teacher", traced)
     for name, student in config.students.items():
-        if student.sampling.budget and session.dataset.kind == "objects":
+        if student.sampling.budget and session.task.found is not None:
             raise UserError(
                 f"students.{name}.sampling.budget: {student.sampling.budget} counts nodes, which are objects, but "
                 "whole images are trained on. Lower data.pool instead."
             )
         own = _check_network(session, student, f"students.{name}", traced)
+        _check_start(session, student, f"students.{name}")
         _check_objects(session, student, f"students.{name}.objective")
         for term in session.objective_of(student, len(config.graph.views), f"students.{name}").terms:
+            where = f"students.{name}.objective.{term.key}"
+            if METHODS[term.key].tokens and not session.reads_as_teacher(student):
+                raise UserError(
+                    f"{where}: it compares tokens one by one, but the student's tokenizer is not the teacher's. Leave "
+                    f"students.{name}.tokenizer empty, or the term out."
+                )
             if term.student_tap:
-                where = f"students.{name}.objective.{term.key}"
                 _check_term(term, own, theirs, len(session.dataset.classes), where)
 
 
@@ -83,6 +95,7 @@ def _check_network(session: Session, network: ConfigDict, where: str, traced: di
     sharding.check_batch(session.parts, network.train.batch, network.train.accumulate, where)
     try:
         apply = session.apply_of(network)
+        _check_words(session, network)
     except UserError as error:
         raise UserError(f"{where}.{error}") from None
     if apply not in traced:
@@ -93,6 +106,41 @@ def _check_network(session: Session, network: ConfigDict, where: str, traced: di
             raise UserError(f"{where}.{error}") from None
         traced[apply] = _taps(session, network, apply, variables)
     return traced[apply]
+
+
+def _check_words(session: Session, network: ConfigDict) -> None:
+    """A network from a folder has a row for each word of its tokenizer, and both fill up with the same one."""
+    inputs, module = session.inputs_of(network), session.module(network)
+    if not isinstance(inputs, Texts) or not hasattr(module, "vocab"):
+        return
+    words = inputs.tokenizer
+    if words.size > module.vocab:
+        raise UserError(f"tokenizer: it has {words.size} words, but the network's table has {module.vocab} rows.")
+    if words.pad != module.pad:
+        raise UserError(
+            f"tokenizer: it fills texts up with word {words.pad}, but pad_token_id of the network's config.json is "
+            f"{module.pad}. Give the tokenizer that belongs to it."
+        )
+
+
+def _check_start(session: Session, student: ConfigDict, where: str) -> None:
+    """Cuts a student out of a teacher of zeros: what does not fit shows before the teacher is trained."""
+    if student.init != networks.TEACHER:
+        return
+    module, whole = session.module(student), session.module(session.config.teacher)
+
+    def zeros(network: ConfigDict, module: Any) -> Any:
+        fed = shape_of(session.inputs_of(network).example(1))
+        made = jax.eval_shape(module.init, random.key("init", 0), fed)
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), made)
+
+    try:
+        theirs = zeros(session.config.teacher, whole) if isinstance(whole, Bert) else {}
+        start = networks.start_of(student, module, (whole, theirs), session.kept_words(student))
+        assert start is not None
+        start(lambda: zeros(student, module), None)
+    except UserError as error:
+        raise UserError(f"{where}: cut out of the teacher: {error}") from None
 
 
 def _check_objects(session: Session, student: ConfigDict, where: str) -> None:

@@ -152,9 +152,9 @@ def _views(
 
 def _all_ids(session: Session) -> frozenset[str] | None:
     """Every id of the training source: an edge list that names another is a mistake. None where nodes are objects."""
-    source = session.dataset.train
-    if source.kind == "objects":
+    if session.task.found is not None:
         return None
+    source = session.dataset.train
     return frozenset(source.id(index) for index in range(len(source)))
 
 

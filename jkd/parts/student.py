@@ -132,7 +132,7 @@ def student_training(
         run=build.run_of(seed, replicate),
     )
     theirs = (session.module(session.config.teacher), teacher.variables)
-    start = networks.start_of(network, compiled.program.module, theirs)
+    start = networks.start_of(network, compiled.program.module, theirs, session.kept_words(network))
     return Training(setup, compiled, start), share
 
 

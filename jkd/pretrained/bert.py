@@ -110,6 +110,20 @@ def module_of(
     )
 
 
+def labels_of(folder: str | places.Path) -> tuple[str, ...]:
+    """The names of a folder's classes by `id2label`, in the order of its logits; empty where it gives none.
+
+    Raises:
+      UserError: it gives something else than names by number.
+    """
+    path = places.path_of(folder) / CONFIG
+    given = read_object(path).get("id2label") or {}
+    numbers = {str(number) for number in range(len(given))}
+    if not isinstance(given, dict) or set(given) != numbers or not all(isinstance(n, str) for n in given.values()):
+        raise UserError(f"{path}: id2label is {str(given)[:200]}; expected a name for each of '0', '1', and so on.")
+    return tuple(given[str(number)] for number in range(len(given)))
+
+
 def load(folder: str | places.Path, module: Bert, key: Key[Array, ""]) -> Loaded:
     """Reads the variables of `module` from a folder.
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from jkd import digest
 from jkd.errors import UserError, some
+from jkd.layer_map import layer_map
 from jkd.models.bert import Bert
 
 Variables = dict[str, Any]
@@ -44,6 +45,8 @@ def start(
     Raises:
       UserError: something is to grow, or the students' words are others and `kept` is missing.
     """
+    if old.activation != new.activation:
+        raise UserError(f"activation: '{new.activation}' for a student of a teacher with '{old.activation}'. Set that.")
     cut = take_layers(variables, layers_of(old.depth, new.depth, layers))
     pad = old.pad
     if kept is not None:
@@ -86,8 +89,8 @@ def _fitted(given: Variables, fresh: Variables) -> Variables:
 def layers_of(teacher: int, student: int, choice: str | Sequence[int]) -> tuple[int, ...]:
     """Which of `teacher` layers the `student` ones are taken from, from 0, by choice.
 
-    `uniform`: layer i takes layer ceil((i + 1) T / S) - 1, hence the last of each of S stretches (TinyBERT's map,
-    Jiao et al. 2020, arXiv:1909.10351); `first`; `last`; or the numbers themselves, rising.
+    `uniform`: as `jkd.layer_map` has it (TinyBERT's, Jiao et al. 2020, arXiv:1909.10351), so that a student's layers
+    learn from those that they come from; `first`; `last`; or the numbers themselves, rising.
 
     Raises:
       UserError: more layers than there are, or numbers that are not rising, or not of layers.
@@ -95,7 +98,7 @@ def layers_of(teacher: int, student: int, choice: str | Sequence[int]) -> tuple[
     if student > teacher:
         raise UserError(f"layers: a student of {student} layers cannot be taken from {teacher}.")
     if choice == "uniform":
-        return tuple(-(-(i + 1) * teacher // student) - 1 for i in range(student))
+        return tuple(layer for _, layer in layer_map("uniform", student, teacher))
     if choice == "first":
         return tuple(range(student))
     if choice == "last":

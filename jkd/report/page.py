@@ -25,6 +25,7 @@ def page(
     doubts = sections.doubts(results, summary, graph, cards.doubt)
     parts = [
         ("results", "Results", sections.results_table(summary, results)),
+        ("by-class", "Class by class", sections.by_class(summary)),
         ("differences", "Differences", sections.differences(summary, plots.get("differences"))),
         ("repeats", repeats.title(summary), repeats.section(summary, plots.get("repeats"))),
         ("curves", "Learning curves", _curves(plots.get("curves"))),

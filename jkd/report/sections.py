@@ -12,6 +12,8 @@ from jkd.report.plots import Plot, render
 from jkd.report.summary import TEACHER, pairs_of, reference_of
 from jkd.tasks import make_task
 
+CLASSES_SHOWN = 20  # of a table class by class; summary.json has all
+
 
 def plots(results: Results, summary: Mapping[str, Any], graph: KnowledgeGraph | None) -> dict[str, Plot]:
     """Every figure of the page by its file name, those left out for which there are no data."""
@@ -42,14 +44,32 @@ def results_table(summary: Mapping[str, Any], results: Results) -> str:
     finished = [name for name in summary["students"] if everyone[name]["digests"]]
     best = max(finished, key=list(everyone).index, default=None)
     caption = (
-        f"Mean over {tables.unit(summary)}s ± half of its 95 % interval; n counts them. Accuracy, ECE (15 "
-        "bins), agreement with the teacher and churn are percent, NLL and KL from the teacher are nats. "
-        f"Churn is the share of test inputs on which two runs differ, over {repeats.PAIRS[pairs_of(summary)]}. "
+        f"Mean over {tables.unit(summary)}s ± half of its 95 % interval; n counts them. {task.caption} Churn is over "
+        f"{repeats.PAIRS[pairs_of(summary)]}. "
         "Labels: those trained on + those that only choices saw. Test inputs: "
         f"{results.manifest['data']['test']:,}, the same for all."
     )
     head = ["", *names.values(), "labels", "n"]
     return markup.table(head, rows, caption, None if best is None else list(everyone).index(best))
+
+
+def by_class(summary: Mapping[str, Any]) -> str:
+    """What a metric is for each class, a table each; nothing where none is by class."""
+    task, made = make_task(summary["config"]["task"]), []
+    for metric, networks in summary.get("by_class", {}).items():
+        kinds = list(dict.fromkeys(kind for by_kind in networks.values() for kind in by_kind))[:CLASSES_SHOWN]
+        rows = [
+            [text.escape(name), *(_spread(metric, by_kind.get(kind)) for kind in kinds)]
+            for name, by_kind in networks.items()
+        ]
+        called = {**task.columns, **task.further}.get(metric, metric)
+        more = f"{text.escape(called)} of each class, percent; a dash where no test input has it."
+        made.append(markup.table(["", *map(text.escape, kinds)], rows, more))
+    return "".join(made)
+
+
+def _spread(metric: str, entry: Mapping[str, Any] | None) -> str:
+    return text.DASH if entry is None else f'<span class="nowrap">{text.spread(metric, entry)}</span>'
 
 
 def differences(summary: Mapping[str, Any], plot: Plot | None) -> str:

@@ -37,6 +37,7 @@ from jkd.tasks import make_task
 CHURNS = ("seed_churn", "replicate_churn")
 RECEIPT = ("params", "embedding", "bytes", "macs", "latency_ms")
 TEACHER = "teacher"
+OF_CLASS = "/"  # between a metric and the class that it is of
 Values = Mapping[str, Mapping[int, float]]  # metric -> unit -> value
 
 
@@ -64,6 +65,7 @@ def summarize(results: Results, graph: KnowledgeGraph | None, labels: Integer[np
     parts = {name: list(by_key.values()) for name, by_key in results.students.items()}
     every_part = [*results.teachers.values(), *(part for some in parts.values() for part in some)]
     metric, best = task.primary
+    classes = _by_class(results)
     return {
         "teacher": {
             "metrics": _metrics(teacher),
@@ -81,6 +83,7 @@ def summarize(results: Results, graph: KnowledgeGraph | None, labels: Integer[np
         "receipt": {
             name: _receipt(some) for name, some in [(TEACHER, list(results.teachers.values())), *parts.items()]
         },
+        **({"by_class": classes} if classes else {}),
         "paired": _paired(everyone, measured),
         "variance": {
             name: {kind: spread and spread.as_dict() for kind, spread in by_kind.items()}
@@ -140,6 +143,20 @@ def _teacher_values(results: Results, measured: Sequence[str]) -> dict[str, dict
             if value is not None:
                 values[metric][replicate] = value
     return values
+
+
+def _by_class(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
+    """Metrics that parts have of each class (`map50/NAME`): metric, network, class -> its interval over units."""
+    parts = [*results.teachers.values(), *(part for by_key in results.students.values() for part in by_key.values())]
+    keys = list(dict.fromkeys(key for part in parts for key in part.result["metrics"] if OF_CLASS in key))
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name in (TEACHER, *results.students):
+        values = _teacher_values(results, keys) if name == TEACHER else _student_values(results, name, keys)
+        for key, by_unit in values.items():
+            metric, _, kind = key.partition(OF_CLASS)
+            if by_unit:
+                found.setdefault(metric, {}).setdefault(name, {})[kind] = _entry(list(by_unit.values()))
+    return found
 
 
 def _churn(variance: Mapping[str, Spread | None]) -> dict[str, dict[int, float]]:

@@ -134,6 +134,8 @@ CLASSIFICATION = Task(
     primary=("accuracy", "max"),
     columns={"accuracy": "accuracy", "nll": "NLL", "ece": "ECE", "agreement": "agrees", "kl": "KL"},
     further={"f1": "F1, macro", "f1_binary": "F1", "matthews": "Matthews"},
+    caption="Accuracy, ECE (15 bins), agreement with the teacher and churn are percent, NLL and KL from the teacher "
+    "are nats. Churn is the share of test inputs on which two runs differ.",
     figures=("accuracy", "nll", "ece", "agreement"),
     supervised="cross_entropy",
     stored=("logits",),

@@ -42,6 +42,9 @@ def detection(module: Any, shape: tuple[int, ...]) -> Task:
         primary=("map50", "max"),
         columns=COLUMNS,
         further={},
+        caption="mAP and mAP50 are COCO's average precision, over IoU 0.50 to 0.95 and at 0.50, the mean over classes, "
+        "and VOC mAP50 is Pascal VOC's. Agreement is the share of boxes, of those that score over 0.25, that the "
+        "teacher gives, too; churn the share that only one of two runs gives. All are percent.",
         figures=("map50", "map", "voc_map50", "agreement"),
         supervised="yolo",
         stored=("boxes", "scores", "classes", "mask"),

@@ -36,18 +36,21 @@ def found_of(
 def metrics(
     found: Found, source: ObjectSource, index: np.ndarray, labels: np.ndarray, teacher: Found | None
 ) -> dict[str, float | None]:
-    """COCO's figures, VOC's average precision at IoU 0.5, and the share of boxes that a teacher finds alike."""
+    """COCO's figures, VOC's average precision at IoU 0.5, and the share of boxes that a teacher finds alike.
+
+    Also COCO's average precision of each class, as `map/NAME` and `map50/NAME`.
+    """
     outputs = _in_images(found, source, index)
     theirs = None if teacher is None else _in_images(teacher, source, index)
     truth = []
     for image in index:
         there = source.truth(int(image))
         truth.append(Truth(there.boxes, there.classes, there.crowd, there.difficult, there.area))
-    return figures(outputs, truth, theirs, len(source.classes))
+    return figures(outputs, truth, theirs, source.classes)
 
 
 def figures(
-    outputs: Sequence[FoundIn], truth: Sequence[Truth], teacher: Sequence[FoundIn] | None, classes: int
+    outputs: Sequence[FoundIn], truth: Sequence[Truth], teacher: Sequence[FoundIn] | None, classes: Sequence[str]
 ) -> dict[str, float | None]:
     """As `metrics`, of boxes in pixels of the images.
 
@@ -55,11 +58,19 @@ def figures(
       outputs: what was found in each image.
       truth: what there is.
       teacher: what the teacher finds in the same images, if there is one.
-      classes: how many there are.
+      classes: their names.
     """
-    return evaluate.coco(outputs, truth, classes).figures | {
-        "voc_map50": evaluate.voc_map50(outputs, truth, classes),
+    found = evaluate.coco(outputs, truth, len(classes))
+    by_class = {
+        f"{metric}/{name}": value
+        for metric, values in (("map", found.classes), ("map50", found.classes50))
+        for name, value in zip(classes, values, strict=True)
+    }
+    return {
+        **found.figures,
+        "voc_map50": evaluate.voc_map50(outputs, truth, len(classes)),
         "agreement": None if teacher is None else evaluate.agreement_of_boxes(outputs, teacher),
+        **by_class,
     }
 
 
@@ -151,8 +162,19 @@ def view(
     sample = np.concatenate([some.sample for some in both])
     images, row_of = np.unique(sample, return_inverse=True)
     boxes = np.concatenate([some.boxes for some in both])  # type: ignore[list-item]
-    made = objects.crop_view(source.images(images), boxes, row_of, like=len(within.sample))
+    made = objects.crop_view(_Canvases(source, images), boxes, row_of, like=len(within.sample))
     return made[-len(nodes.sample) :]
+
+
+class _Canvases:
+    """The images at `index`, read one at a time: those of a large set would not fit into memory together."""
+
+    def __init__(self, source: ObjectSource, index: np.ndarray) -> None:
+        self._source, self._index = source, index
+        self.shape = (len(index), *source.shape)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self._source.images(self._index[row : row + 1])[0]
 
 
 def relations(nodes: Nodes, beliefs: np.ndarray, classes: int, k: int) -> dict[str, Edges]:

@@ -79,6 +79,7 @@ class Task:
       primary: the metric a run is judged by, and whether `max` or `min` is better.
       columns: metrics that tables show, with their names there.
       further: metrics that the report's table shows where `report.metrics` asks, with their names there.
+      caption: what the metrics of the report's table are, in whole sentences.
       figures: those of them that stand in the table of a terminal, where they have their own names.
       supervised: the objective term that a network learns labels by.
       stored: which arrays of `predict` are kept as a part's predictions.
@@ -112,6 +113,7 @@ class Task:
     primary: tuple[str, str]
     columns: Mapping[str, str]
     further: Mapping[str, str]
+    caption: str
     figures: tuple[str, ...]
     supervised: str
     stored: tuple[str, ...]

@@ -5,7 +5,7 @@ import pytest
 from jax import lax
 
 from jkd.compress import file_bytes, latency, macs, parameters, receipt, save_variables
-from jkd.models import CifarVgg, Mlp
+from jkd.models import CifarVgg, Mlp, depthwise
 
 IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 
@@ -59,6 +59,15 @@ def test_multiply_adds_look_into_calls_loops_groups_and_branches():
 
     rows = 7 * 7 * 4 // 7
     assert macs(apply, {}, np.zeros((1, 7, 7, 4), np.float32)) == 7 * 7 * 4 * 9 * 2 + (1 + 5 + 2 + 1) * rows * 7 * 7
+
+
+@pytest.mark.parametrize("formulation", ["shifted", "lax"])
+def test_a_depthwise_convolution_counts_whatever_it_is_written_as(formulation):
+    def apply(variables, image):
+        return depthwise.depthwise(image, jnp.zeros((3, 3, 1, 5)), padding=1), {}
+
+    with depthwise.formulated(formulation):
+        assert macs(apply, {}, np.zeros((1, 8, 6, 5), np.float32)) == 8 * 6 * 5 * 9
 
 
 def test_a_batched_product_counts_each_of_the_batch():

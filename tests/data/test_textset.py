@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jkd.config import default
+from jkd.data import DataSet, make_split
+from jkd.data.texts import same
 from jkd.data.textset import DEFAULTS, load
 from jkd.errors import UserError
 
@@ -25,7 +27,7 @@ def csv_of(pairs: list[tuple[str, str]], head: str = "text,label\n") -> str:
 
 
 def opened(path: Path, **differs: Any) -> tuple[Any, Any]:
-    return load({"path": str(path), **differs})
+    return load({"path": str(path), **differs})[:2]
 
 
 def test_all_forms_of_one_set_are_the_same_set(tmp_path: Path) -> None:
@@ -122,8 +124,55 @@ def test_texts_of_the_test_split_leave_the_training_split(tmp_path: Path) -> Non
     )
     kept, _ = opened(tmp_path, overlap="keep")
     assert len(kept) == 3 and kept.counts["overlap"] == 1
-    with pytest.raises(UserError, match="1 texts are in the test split, too: train/000000"):
+    with pytest.raises(UserError, match=r"1 texts are in \S*test\.csv, too: train/000000"):
         opened(tmp_path, overlap="refuse")
+
+
+def test_a_validation_split_stands_behind_the_training_split_and_apart_from_it_and_the_test_split(
+    tmp_path: Path,
+) -> None:
+    write(
+        tmp_path,
+        train__csv=csv_of([("one", "a"), ("two", "b"), ("three", "a"), ("four", "b")]),
+        dev__csv=csv_of([("TWO!", "b"), ("five", "a"), ("six", ""), ("seven", "b")]),
+        test__csv=csv_of([("four", "b"), ("Seven", "a")]),
+    )
+    made = load({"path": str(tmp_path), "val_split": "dev", "limit": 1})
+    ids = [made.train.id(index) for index in range(len(made.train))]
+    assert made.aside == 3 and ids[1:] == ["dev/000000", "dev/000001", "dev/000002"]
+    assert ids[0] in ("train/000000", "train/000002")  # the others are in the other splits, too
+    split = make_split(DataSet("texts", *made), default().data, 0)
+    assert split.pool.tolist() == [0] and split.val.tolist() == [1, 2] and split.val_labels.tolist() == [1, 0]
+
+
+def test_a_share_for_validation_has_no_text_that_the_rest_has(tmp_path: Path) -> None:
+    texts = [(f"{word} number {number}{end}", word) for number in range(30) for word in ("a", "b") for end in ("", "!")]
+    write(tmp_path, train__csv=csv_of([*texts, *PAIRS]), test__csv=csv_of([("x", "a"), ("y", "b")]))
+    data = default().data
+    data.update(source="texts", path=str(tmp_path), classes=("a", "b", "good", "bad"), val=0.5)
+    made = load(data)
+    split = make_split(DataSet("texts", *made), data, 0)
+    val, pool = ({same(text) for text in made.train.texts(index)} for index in (split.val, split.pool))
+    assert len(split.val) > 5 and not val & pool
+    assert sorted([*split.val, *split.pool]) == list(range(len(made.train)))
+
+
+@pytest.mark.parametrize(
+    ("differs", "message"),
+    [
+        ({"val_split": "train"}, r"'train' is data\.train or data\.test"),
+        ({"val_split": "dev"}, "has no split 'dev'"),
+        ({"val_split": "dev", "path": "train.csv"}, "is one file"),
+        ({"val_split": "dev", "path": "", "source": "trec"}, "embedded questions"),
+    ],
+)
+def test_a_validation_split_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, differs: dict, message: str
+) -> None:
+    write(tmp_path, train__csv=csv_of(PAIRS), test__csv=csv_of([("x", "good")]))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        load({"path": str(tmp_path)} | differs)
 
 
 def test_a_limit_keeps_a_part_of_a_larger_one_and_the_test_split(tmp_path: Path) -> None:
@@ -188,12 +237,13 @@ def test_too_many_classes_are_a_wrong_column(tmp_path: Path, monkeypatch: pytest
 def test_a_config_may_be_given_as_it_is(tmp_path: Path) -> None:
     data = default().data
     data.source, data.path = "texts", str(write(tmp_path, all__csv=csv_of(PAIRS)) / "all.csv")
-    train, test = load(data)
+    train, test, aside = load(data)
+    assert not aside
     assert len(train) + len(test) == len(PAIRS)
 
 
 def test_real_sets_have_the_counts_that_they_should(shared: Path) -> None:
-    train, test = load({"path": str(shared / "data" / "sst2")})
+    train, test, _ = load({"path": str(shared / "data" / "sst2")})
     assert (len(train), train.counts["overlap"], len(test)) == (6917, 3, 1821)
     assert np.bincount(test.labels).tolist() == [912, 909]
 
@@ -217,7 +267,7 @@ def test_any_bytes_are_read_or_refused(
     path.write_bytes(b"".join(parts))
     for errors in ("strict", "replace"):
         try:
-            train, test = load({"path": str(path), "errors": errors, "broken": "skip", "broken_limit": 1.0})
+            train, test, _ = load({"path": str(path), "errors": errors, "broken": "skip", "broken_limit": 1.0})
         except UserError:
             continue
         assert len(train) and len(test) and train.fingerprint != test.fingerprint

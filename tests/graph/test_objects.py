@@ -156,6 +156,19 @@ def test_cells_of_a_crop_are_means_of_pixels():
     np.testing.assert_allclose(made[:, -2:], 0, atol=1e-6)  # both boxes have the same sides
 
 
+def test_crops_of_images_read_one_at_a_time_are_the_same():
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    boxes, rows = np.asarray([[0, 0, 8, 8], [2, 2, 9, 12], [4, 4, 12, 12]], np.float64), np.asarray([0, 2, 2])
+
+    class OneAtATime:
+        shape = images.shape
+
+        def __getitem__(self, row: int) -> np.ndarray:
+            return images[row]
+
+    np.testing.assert_array_equal(crop_view(OneAtATime(), boxes, rows), crop_view(images, boxes, rows))
+
+
 def test_crops_know_the_size_of_their_boxes():
     image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     boxes = np.asarray([[0, 0, 8, 8], [0, 0, 16, 8], [4, 4, 12, 12]], np.float64)

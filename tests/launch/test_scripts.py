@@ -115,9 +115,10 @@ def test_the_jobset_is_one_indexed_job_whose_numbers_agree(root: Path):
 
 
 def test_the_flags_in_them_are_those_of_the_command_line(root: Path):
-    from jkd.cli import _parsers
+    from jkd.arguments import parsers
+    from jkd.cli import VERBS
 
-    known = {flag for verb in _parsers()[1].values() for action in verb._actions for flag in action.option_strings}
+    known = {flag for verb in parsers(VERBS)[1].values() for action in verb._actions for flag in action.option_strings}
     text = "\n".join((root / "launch" / name).read_text() for name in CLUSTER)
     calls = re.findall(r"jkd (?:distill|report|config)[^\n]*(?:\n +--[^\n]*)*", text)
     used = {flag for call in calls for flag in re.findall(r"(--[a-z]+)(?==| |$)", call)}

@@ -50,6 +50,20 @@ def test_rows_are_the_hashes_of_the_real_ngrams(texts):
         assert found.tolist() == [_hash(ngram) % 1000 for ngram in ngrams]
 
 
+def test_single_tokens_have_a_row_each_where_there_are_as_many():
+    module = FastText(2, width=4, buckets=12, vocab=12, ngrams=1, hidden=0)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), IDS)
+    table = jnp.arange(12 * 4, dtype=jnp.float32).reshape(12, 4)
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+    variables["params"]["ngram"]["embedding"] = table
+    _, taps = module.apply(variables, IDS)
+    np.testing.assert_allclose(taps["embedding"], [table[5:9].mean(0), table[jnp.array([9, 3, 4])].mean(0), [0] * 4])
+    _, hashed = module.clone(buckets=11, vocab=12).apply(
+        {"params": {**variables["params"], "ngram": {"embedding": table[:11]}}}, IDS
+    )
+    assert not np.allclose(hashed["embedding"], taps["embedding"])  # fewer rows than tokens: these share by hash
+
+
 def test_ngrams_spread_over_the_buckets():
     """30,000 words in 1,000 buckets: a chi-squared of 999 degrees of freedom, 45 wide."""
     ids = jnp.arange(1, 30001, dtype=jnp.int32)[None]

@@ -76,6 +76,38 @@ def test_transformers_finds_what_it_looks_for(folder):
         assert file.get_slice("bert.encoder.layer.0.intermediate.dense.weight").get_shape() == [24, 16]
 
 
+def test_the_names_of_a_folders_classes(folder):
+    assert bert.labels_of(folder) == ("no", "perhaps", "yes")
+    _configure(folder, id2label=None)
+    assert bert.labels_of(folder) == ()
+    for wrong in (["no", "yes"], {"0": "no", "2": "yes"}, {"0": 1}, "no"):
+        _configure(folder, id2label=wrong)
+        with pytest.raises(UserError, match=r"id2label is .*; expected a name for each of '0', '1'"):
+            bert.labels_of(folder)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_transformers_computes_what_jkd_does(small_bert, fill, ids, tmp_path, pooling):
+    """Where it is installed, which jkd does not ask for: hidden states, and with `cls` the logits, to 1e-5."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    module = small_bert.clone(pooling=pooling)
+    variables = fill(module)
+    bert.save(tmp_path, variables, module)
+    logits, taps = module.apply(variables, ids)
+    kind = transformers.BertForSequenceClassification if pooling == "cls" else transformers.BertModel
+    theirs = kind.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        given = torch.from_numpy(np.array(ids)).long()
+        found = theirs(input_ids=given, attention_mask=(given != 0).long(), output_hidden_states=True)
+    mask = np.asarray(taps["mask"])[..., None]
+    for n in range(module.depth):
+        apart = (np.asarray(taps[f"layer{n}/hidden"]) - found.hidden_states[n + 1].numpy()) * mask
+        assert np.abs(apart).max() <= 1e-5, n
+    if pooling == "cls":
+        np.testing.assert_allclose(logits, found.logits.numpy(), atol=1e-5)
+
+
 def test_a_factorised_table_is_written_multiplied_out(small_bert, fill, ids, tmp_path):
     module = small_bert.clone(embedding_width=5)
     variables = fill(module)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from jkd import digest
 from jkd.errors import UserError
+from jkd.layer_map import layer_map
 from jkd.pretrained import shrink
 
 
@@ -15,7 +16,8 @@ from jkd.pretrained import shrink
     [
         (12, 4, "uniform", (2, 5, 8, 11)),  # as TinyBERT
         (12, 6, "uniform", (1, 3, 5, 7, 9, 11)),
-        (6, 4, "uniform", (1, 2, 4, 5)),
+        (6, 4, "uniform", (0, 2, 3, 5)),
+        (12, 5, "uniform", (1, 3, 6, 8, 11)),
         (6, 3, "first", (0, 1, 2)),
         (6, 3, "last", (3, 4, 5)),
         (6, 2, (1, 4), (1, 4)),
@@ -24,6 +26,12 @@ from jkd.pretrained import shrink
 )
 def test_layer_choices(teacher, student, choice, layers):
     assert shrink.layers_of(teacher, student, choice) == layers
+
+
+@given(teacher=st.integers(1, 48), data=st.data())
+def test_a_layer_learns_from_the_one_that_it_comes_from(teacher, data):
+    student = data.draw(st.integers(1, teacher))
+    assert shrink.layers_of(teacher, student, "uniform") == tuple(b for _, b in layer_map("uniform", student, teacher))
 
 
 @given(teacher=st.integers(1, 48), data=st.data())
@@ -219,6 +227,12 @@ def test_a_start_with_other_words_asks_which(small_bert, variables, fill):
     student = small_bert.clone(vocab=30)
     with pytest.raises(UserError, match=r"50 words with padding 0 for a student of 30 with 0\. Give the ids to keep"):
         shrink.start(small_bert, variables, student, fill(student))
+
+
+def test_a_start_with_another_activation_is_refused(small_bert, variables):
+    student = small_bert.clone(activation="relu")
+    with pytest.raises(UserError, match=r"'relu' for a student of a teacher with 'gelu'\. Set that"):
+        shrink.start(small_bert, variables, student, variables)
 
 
 def test_a_start_from_a_factorised_teacher_keeps_its_rank(small_bert, fill):

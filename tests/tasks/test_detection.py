@@ -111,6 +111,9 @@ def test_from_raw_heads_to_figures() -> None:
     np.testing.assert_allclose(found[0].boxes, [[-8, 66, 72, 126]], atol=1e-4)
     truth = [Truth(found[0].boxes + 1, np.array([1])), Truth(np.zeros((0, 4)), np.zeros(0, int))]
     teacher = [found[0], Found(np.float32([[0, 0, 5, 5]]), np.float32([0.9]), np.int32([0]))]
-    made = figures(found, truth, teacher, CLASSES)
+    names = [f"kind {number}" for number in range(CLASSES)]
+    made = figures(found, truth, teacher, names)
     assert made["map50"] == pytest.approx(1) and made["voc_map50"] == 1 and made["agreement"] == 0.5
-    assert figures(found, truth, None, CLASSES)["agreement"] is None
+    assert figures(found, truth, None, names)["agreement"] is None
+    by_class = {name: value for name, value in made.items() if name.startswith("map50/")}
+    assert by_class == {f"map50/{name}": pytest.approx(1) if name == "kind 1" else None for name in names}
