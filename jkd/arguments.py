@@ -97,6 +97,15 @@ def parsers(verbs_run: Mapping[str, Verb]) -> tuple[Parser, dict[str, argparse.A
     add("--split", choices=("test", "val"), default="test", help="test, or val: what was put aside for choices")
     add("--min-score", metavar="S", type=float, default=0.0, help="detection: leave out boxes with lower scores")
     add = verb(
+        "predict",
+        "What a finished network says of new inputs, as JSON lines, and the training samples it puts them next to.",
+        "jkd predict --workdir=runs/digits --student=knowledge_graph/0 --inputs=FOLDER",
+    ).add_argument
+    _network_flags(add)
+    add("--inputs", metavar="PATH", type=_place, required=True, help="images: a file or folder; texts: a file of lines")
+    add("--neighbours", metavar="K", type=int, default=5, help="most training samples of an answer; 0 for none")
+    add("--to", metavar="FILE", type=_place, default=None, help="write there instead of to the terminal")
+    add = verb(
         "export",
         "Take a finished network out of a run: weights as others read them, and a program that runs without jkd.",
         "jkd export --workdir=runs/digits --student=knowledge_graph/0 --to=student",

@@ -8,6 +8,7 @@ Exit codes: 0 done, 2 a mistake the message explains, 128 + n stopped by signal 
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -171,6 +172,22 @@ def _evaluate(options: argparse.Namespace) -> None:
         say(f"{metric:>{width}} {'-' if value is None else f'{value:.4f}'}")
 
 
+def _predict(options: argparse.Namespace) -> None:
+    from jkd import predict
+
+    if options.neighbours < 0:
+        raise UserError(f"--neighbours: expected 0 or more, got {options.neighbours}.")
+    given = (options.workdir, options.student, options.inputs, options.replicate, options.neighbours)
+    lines = [json.dumps(answer, ensure_ascii=True) for answer in predict.predict(*given)]
+    if options.to is None:
+        say("\n".join(lines))
+        return
+    from jkd import files
+
+    files.write_bytes(options.to, "".join(f"{line}\n" for line in lines).encode())
+    say(f"wrote {len(lines)} lines to {options.to}")
+
+
 def _export(options: argparse.Namespace) -> None:
     from jkd import run
 
@@ -232,6 +249,7 @@ VERBS = {
     "distill": _distill,
     "replay": _replay,
     "evaluate": _evaluate,
+    "predict": _predict,
     "export": _export,
     "report": _report,
     "config": _config,

@@ -129,15 +129,15 @@ def evaluate(
     """
     workdir = places.path_of(workdir)
     config, saved = manifest.read(workdir)
-    part = _part(config, Place(workdir, replicate), student)
-    session = _open_here(config, saved, data_path)
+    part = part_of(config, Place(workdir, replicate), student)
+    session = open_here(config, saved, data_path)
     for what, there in (("classes", list(session.dataset.classes)), ("shape", list(session.dataset.shape))):
         if there != saved["data"][what]:
             raise UserError(
                 f"--data: expected the {what} that the run was trained on, {saved['data'][what]}, got {there} "
                 f"in {data_path or config.data.path}. Give another data set."
             )
-    network, apply, variables = _network(session, part, student)
+    network, apply, variables = network_of(session, part, student)
     source, index, labels = session.dataset.test, np.arange(len(session.dataset.test)), session.dataset.test.labels
     if split != TEST:
         drawn = make_split(session.dataset, config.data, replicate)
@@ -160,10 +160,10 @@ def export(workdir: str | Path, student: str, to: str | Path, replicate: int = 0
     """
     workdir = places.path_of(workdir)
     config, saved = manifest.read(workdir)
-    part = _part(config, Place(workdir, replicate), student)
-    session = _open_here(config, saved)
+    part = part_of(config, Place(workdir, replicate), student)
+    session = open_here(config, saved)
     manifest.check_data(workdir, saved, session.dataset)
-    network, apply, variables = _network(session, part, student)
+    network, apply, variables = network_of(session, part, student)
     if network.get("fn", ""):
         raise UserError(f"--student: the teacher is your own function {network.fn}; only networks of jkd are exported.")
     result = files.read_signed(part / "result.json")
@@ -188,7 +188,7 @@ def graph(action: str, workdir: str | Path, replicate: int = 0, to: str = "") ->
     return show.describe(loaded)
 
 
-def _part(config: ConfigDict, place: Place, student: str) -> Path:
+def part_of(config: ConfigDict, place: Place, student: str) -> Path:
     """The folder of a finished student (`NAME/SEED`) or of the `teacher`."""
     if student == TEACHER:
         folder = place.teacher
@@ -202,7 +202,7 @@ def _part(config: ConfigDict, place: Place, student: str) -> Path:
     return folder
 
 
-def _open_here(config: ConfigDict, saved: dict[str, Any], data_path: str = "") -> Session:
+def open_here(config: ConfigDict, saved: dict[str, Any], data_path: str = "") -> Session:
     """The session of a run, on as many devices as it had; where they are not here, on all, which rounds otherwise."""
     with config.unlocked():
         config.devices = 0
@@ -214,7 +214,7 @@ def _open_here(config: ConfigDict, saved: dict[str, Any], data_path: str = "") -
     return session
 
 
-def _network(session: Session, folder: Path, student: str) -> tuple[ConfigDict, build.Apply, PyTree]:
+def network_of(session: Session, folder: Path, student: str) -> tuple[ConfigDict, build.Apply, PyTree]:
     """Config, forward pass and variables of a finished part."""
     config = session.config
     given = session.loaded_teacher if student == TEACHER else None

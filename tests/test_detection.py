@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from jkd import build, digest, files, parts, run
 from jkd import config as configs
@@ -18,6 +19,7 @@ from jkd.graph import store
 from jkd.methods import METHODS
 from jkd.parts.student import student_training
 from jkd.parts.teacher import found_teacher
+from jkd.predict import predict
 from jkd.tasks.detection import detection
 from jkd.train import metrics
 from jkd.train.loop import fit
@@ -183,7 +185,17 @@ def test_what_a_student_finds_is_explained_by_the_objects_of_the_graph(
     assert boxes and all(len(box["neighbours"]) == 5 for box in boxes)
     near = boxes[0]["neighbours"][0]
     np.testing.assert_allclose(near["box"], graph.boxes[near["node"]], atol=0.01)  # type: ignore[index]
-    assert near["id"] == build.open_session(configs.resolve(config_of())).dataset.train.id(near["sample"])
+    dataset = build.open_session(configs.resolve(config_of())).dataset
+    assert near["id"] == dataset.train.id(near["sample"])
+    Image.fromarray(dataset.test.images(np.arange(1))[0]).save(tmp_path / "new.png")  # type: ignore[attr-defined]
+    (told,) = predict(tmp_path / "run", "edges/0", tmp_path / "new.png", neighbours=5)
+    mine = found.sample == 0
+    assert told["input"] == "new.png" and len(told["answers"]) == mine.sum() > 0
+    inside = np.clip(found.boxes[mine], 0, 32)  # type: ignore[index]
+    np.testing.assert_allclose([answer["box"] for answer in told["answers"]], inside, atol=0.02)
+    cosines = np.sort(stored["found_projection"][mine] @ stored["nodes"].T, axis=1)[:, ::-1][:, :5]
+    near_each = [[near["cosine"] for near in answer["neighbours"]] for answer in told["answers"]]
+    np.testing.assert_allclose(near_each, cosines, atol=1e-4)
 
 
 def _training(session: Session, split: Split, workdir: Path, name: str, made_in: Session | None = None) -> Any:

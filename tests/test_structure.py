@@ -10,7 +10,7 @@ import pytest
 # From the top down; a part may import what stands below it, and from its own line.
 ORDER = (
     ("cli",),
-    ("run", "replay"),
+    ("run", "replay", "predict"),
     ("parts", "report"),
     ("manifest", "share", "interpret", "progress"),
     ("build",),

@@ -18,6 +18,7 @@ from jkd.errors import UserError
 from jkd.graph import store
 from jkd.parts.student import student_training
 from jkd.parts.teacher import found_teacher
+from jkd.predict import predict
 from jkd.train import record
 from jkd.train.loop import fit
 
@@ -196,6 +197,21 @@ def test_words_and_weights_that_do_not_belong_together_are_refused(table: Path, 
     session = open_session(configs.resolve(config))  # a vocabulary that is smaller is cut out, too
     parts.check(session)
     assert session.kept_words(session.config.students.kd) == list(range(known.size - 3))
+
+
+def test_new_texts_are_answered_a_line_each(done: tuple[Path, dict[str, Any]], table: Path, tmp_path: Path):
+    session = open_session(configs.resolve(_config(table, {"kd": {"objective": {"kd": 1.0}}})))
+    test = session.dataset.test
+    lines = [text for text in test.texts(np.arange(len(test))) if len(text) < 400][:4]  # type: ignore[attr-defined]
+    (tmp_path / "new.txt").write_text("\n".join([*lines, "", "soup \x1b[31m bread"]))
+    told = list(predict(done[0], "lexical/0", tmp_path / "new.txt", neighbours=2))
+    assert [each["input"] for each in told] == [f"new.txt/{line}" for line in (1, 2, 3, 4, 6, 5)]
+    assert told[-1]["error"] == "is empty"
+    stored = files.read_arrays(done[0] / "replicates/0/students/lexical/0/predictions.safetensors")["logits"]
+    place = {text: row for row, text in enumerate(test.texts(np.arange(len(test))))}  # type: ignore[attr-defined]
+    for text, each in zip(lines, told, strict=False):
+        (answer,) = each["answers"]
+        assert answer["class"] == test.classes[stored[place[text]].argmax()] and len(answer["neighbours"]) == 2
 
 
 def test_cards_show_texts_and_a_hostile_one_does_no_harm(done: tuple[Path, dict[str, Any]]):

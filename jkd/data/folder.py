@@ -49,7 +49,7 @@ def existing(path: str) -> Path:
 
 def _split_tree(root: Path, split: str, max_bytes: int) -> Tree:
     if (root / split).is_dir():
-        return _walk(root, split, max_bytes)
+        return walk(root, split, max_bytes)
     for suffix in tar.SUFFIXES:
         if (root / f"{split}{suffix}").is_file():
             return tar.scan(root / f"{split}{suffix}", (split,), max_bytes)
@@ -59,7 +59,7 @@ def _split_tree(root: Path, split: str, max_bytes: int) -> Tree:
     )
 
 
-def _walk(root: Path, split: str, max_bytes: int) -> Tree:
+def walk(root: Path, split: str, max_bytes: int) -> Tree:
     """Every image below `root/split`. Links are followed to files, not to folders above the class folders."""
     tree = Tree(str(root), top={entry.name for entry in root.iterdir()})
     if places.is_remote(root):

@@ -9,20 +9,23 @@ from jkd.parts.again import made_of, training_again
 from jkd.parts.check import check
 from jkd.parts.export import export_network
 from jkd.parts.graph import make_graph, read_graph
-from jkd.parts.part import Place, Training, read_variables, test_metrics, test_outputs
+from jkd.parts.part import Place, Training, described, read_variables, test_metrics, test_outputs
 from jkd.parts.recorded import recorded
-from jkd.parts.student import make_student
+from jkd.parts.student import PROJECTION, make_student, projected_by
 from jkd.parts.teacher import make_teacher
 
 __all__ = [
+    "PROJECTION",
     "Place",
     "Training",
     "check",
+    "described",
     "export_network",
     "made_of",
     "make_graph",
     "make_student",
     "make_teacher",
+    "projected_by",
     "read_graph",
     "read_variables",
     "recorded",

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jkd import build, changes, compress, digest, files, networks
@@ -12,6 +13,7 @@ from jkd.build import Compiled, Session, Teacher
 from jkd.changes import Inputs
 from jkd.data import Split
 from jkd.graph.knowledge_graph import KnowledgeGraph
+from jkd.graph.projection import project
 from jkd.parts.part import (
     NAMES,
     Place,
@@ -31,12 +33,15 @@ from jkd.parts.part import (
     test_outputs,
     validation_of,
 )
+from jkd.places import Path
 from jkd.progress import RunProgress
 from jkd.share import Share, nodes_in, share_of
 from jkd.train.given import Knowledge
 from jkd.train.loop import Fit, fit
 from jkd.train.record import final_chain
 from jkd.train.state import PyTree
+
+PROJECTION = "projection.safetensors"  # what maps a student's features into the projected space
 
 
 def make_student(
@@ -84,6 +89,11 @@ def make_student(
             _, features = described(session, own, network, variables, test, np.arange(len(test)), parts)
             both = _projected(training.compiled, state.objective, features, share.knowledge)
             predictions |= {"found_projection": both["projection"], "nodes": both["nodes"]}
+        learnt = (
+            {name: np.asarray(array) for name, array in state.objective["student"].items()} if goal.projects else {}
+        )
+        if learnt:
+            files.write_arrays(folder / PROJECTION, learnt)
         compress.save_variables(folder / "variables.safetensors", variables)
         files.write_arrays(folder / "predictions.safetensors", predictions)
         result = {
@@ -92,6 +102,7 @@ def make_student(
             "chain": final_chain(folder),
             "params": digest.of_tree(variables),
             "predictions": digest.of_tree(predictions),
+            **({"projection": digest.of_tree(learnt)} if learnt else {}),
             "metrics": test_metrics(session, predictions, theirs),
             "labels": {"train": len(split.labelled), "choose": share.labels_used},
             "choices": share.choices,
@@ -103,6 +114,18 @@ def make_student(
         files.write_signed(folder / "result.json", result)
     progress.finish(note_of(session, result))
     return result
+
+
+def projected_by(folder: Path, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The graph's nodes in a finished student's projected space, `[N, P]`, and features of its own there, `[M, P]`.
+
+    Raises:
+      UserError: the files are damaged, or not there.
+    """
+    result = files.read_signed(folder / "result.json")
+    learnt = files.read_arrays(folder / PROJECTION, result.get("projection", ""))
+    nodes = files.read_arrays(folder / "predictions.safetensors", result.get("predictions", ""))["nodes"]
+    return nodes, np.asarray(project(jax.tree.map(jnp.asarray, learnt), features))
 
 
 def student_inputs(

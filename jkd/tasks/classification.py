@@ -106,6 +106,17 @@ def answers(found: Found) -> np.ndarray:
     return likeliest
 
 
+def told(found: Found, source: Any, index: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """One answer a sample: the likeliest class, with its probability, and those of all."""
+    beliefs = np.exp(evaluate.log_softmax(found["logits"]))
+    likeliest = answers(found).tolist()
+    made = [
+        {"class": kind, "score": float(row[kind]), "beliefs": [float(belief) for belief in row]}
+        for kind, row in zip(likeliest, beliefs, strict=True)
+    ]
+    return np.arange(len(index)), made
+
+
 def nodes_of(source: Any, index: np.ndarray, labels: np.ndarray, look: Callable[[np.ndarray], Found]) -> Nodes:
     """Every sample is a node."""
     return Nodes(np.asarray(index, np.int32), np.asarray(labels, np.int32))
@@ -151,6 +162,7 @@ CLASSIFICATION = Task(
     metrics=metrics,
     differences=differences,
     answers=answers,
+    told=told,
     found=None,
     nodes_of=nodes_of,
     view=view,

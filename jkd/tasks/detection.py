@@ -57,6 +57,7 @@ def detection(module: Any, shape: tuple[int, ...]) -> Task:
         metrics=objects.metrics,
         differences=objects.differences,
         answers=None,
+        told=objects.told,
         found=objects.found,
         nodes_of=objects.nodes_of,
         view=objects.view,

@@ -143,6 +143,17 @@ def found(predictions: Found) -> Nodes:
     )
 
 
+def told(predictions: Found, source: ObjectSource, index: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """An answer for each detection that is `shown`: class, score, and box in pixels of the image."""
+    sample, place = np.nonzero(shown(predictions))
+    made = []
+    for at, one in zip(sample, place, strict=True):
+        box = source.to_image(int(index[at]), predictions["boxes"][at, one][None])[0]
+        score, kind = (predictions[name][at, one] for name in ("scores", "classes"))
+        made.append({"class": int(kind), "score": float(score), "box": [round(float(side), 2) for side in box]})
+    return sample, made
+
+
 def view(
     name: str,
     source: ObjectSource,

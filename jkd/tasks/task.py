@@ -97,6 +97,8 @@ class Task:
       metrics: `(predictions, source, indices, labels, the teacher's predictions or None) -> {metric: value}`, in NumPy.
       differences: `(predictions of several runs, labels) -> Differences`: how far each two of them differ.
       answers: `(predictions) -> [N]`, the class of each sample; None where an answer is more than a class.
+      told: `(predictions, source, indices) -> [M], M answers`: the place among the indices of the sample that each
+        answer is about, rising, and `class` (its number), `score` and what else there is to say, JSON-ready.
       found: `(predictions) -> Nodes`: the parts of answers that are explained one by one, `sample` counting from 0;
         None where an answer is explained as a whole.
       nodes_of: `(source, indices, labels, look) -> Nodes`; `look(indices)` gives the teacher's predictions.
@@ -129,6 +131,7 @@ class Task:
     metrics: Callable[[Found, Any, np.ndarray, np.ndarray, Found | None], dict[str, float | None]]
     differences: Callable[[Sequence[Found], np.ndarray], Differences]
     answers: Callable[[Found], np.ndarray] | None
+    told: Callable[[Found, Any, np.ndarray], tuple[np.ndarray, list[dict[str, Any]]]]
     found: Callable[[Found], Nodes] | None
     nodes_of: Callable[[Any, np.ndarray, np.ndarray, Callable[[np.ndarray], Found]], Nodes]
     view: Callable[[str, Any, Nodes, np.ndarray, int, tuple[Nodes, np.ndarray] | None], np.ndarray | Edges]
