@@ -247,6 +247,8 @@ def _final(folder: Path) -> tuple[int, Any] | None:
     variables = parts.read_variables(folder, result)
     if "predictions" in result:
         files.read_arrays(folder / "predictions.safetensors", result["predictions"])
+    if "projection" in result:
+        files.read_arrays(folder / parts.PROJECTION, result["projection"])
     if not result.get("chain"):
         raise NotComparable(f"{finished} names no record: it was damaged before the part was finished.")
     kept = record.read(folder)

@@ -285,10 +285,11 @@ def test_fewer_devices_than_the_run_had_are_another_environment(copied: Path):
 
 
 @pytest.mark.fault(4)
-def test_damaged_predictions_are_damage(copied: Path):
-    _flip(copied / "replicates/0/students/kd/0/predictions.safetensors")
-    (found,) = replay.replay(copied, student="kd/0", replicate=0, quiet=True)
-    assert found.code == replay.DIVERGED and "predictions.safetensors is damaged" in found.damaged
+@pytest.mark.parametrize("file", ["predictions", "projection"])
+def test_damaged_predictions_are_damage(copied: Path, file: str):
+    _flip(copied / f"replicates/0/students/knowledge_graph/0/{file}.safetensors")
+    (found,) = replay.replay(copied, student="knowledge_graph/0", replicate=0, quiet=True)
+    assert found.code == replay.DIVERGED and f"{file}.safetensors is damaged" in found.damaged
 
 
 @pytest.mark.fault(4)
