@@ -19,7 +19,11 @@ GRAMS = 3  # words of the longest n-gram of `lexical`
 OPENING = 2  # words of the longest beginning of `opening`
 GRID = 2.0**20  # cosines are compared on this grid: what differs by rounding alone ties
 HELD = 2**23  # values of a block of cosines held at once
-WORD = re.compile(r"\w+")
+# Scripts that put no spaces between words: kana, Han, Thai, Lao, Burmese, Khmer. Of these each character is a word.
+SPACELESS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ffff"
+)
+WORD = re.compile(rf"[{SPACELESS}]|[^\W{SPACELESS}]+")
 
 Csr = Any  # scipy.sparse.csr_array, float64
 
@@ -27,7 +31,8 @@ Csr = Any  # scipy.sparse.csr_array, float64
 def lexical_view(texts: Sequence[str], k: int, *, targets: Sequence[str] | None = None) -> Edges:
     """Each text's k nearest others by the cosine of their TF-IDF vectors of word 1-3-grams: tables `[N, k]`.
 
-    Words are runs of letters and digits, without regard to case; punctuation does not count. An n-gram in n texts of N
+    Words are runs of letters and digits, without regard to case, or single characters where a script has no spaces;
+    punctuation does not count. An n-gram in n texts of N
     weighs (1 + ln times) (1 + ln((1 + N) / (1 + n))) in each. Texts that share nothing have no edge.
 
     Args:

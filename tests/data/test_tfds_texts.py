@@ -66,7 +66,7 @@ def data_dir(tmp_path_factory):
 
 
 def test_texts_and_labels_belong_together_in_an_order_of_their_digests(data_dir):
-    train, test = load({"source": "tfds:jkd_sentences", "path": data_dir, "test": "validation"})
+    train, test, _ = load({"source": "tfds:jkd_sentences", "path": data_dir, "test": "validation"})
     ids = [train.id(i) for i in range(len(train))]
     assert (len(train), len(test), train.classes) == (9, 4, ("negative", "positive"))
     assert ids == sorted(ids) and len(set(ids)) == 9 and sum(name.endswith("-1") for name in ids) == 1
@@ -81,8 +81,8 @@ def test_an_unlabelled_test_split_is_refused_with_a_hint(data_dir):
 
 
 def test_of_several_texts_one_is_usual_or_named(data_dir):
-    usual, _ = load({"source": "tfds:jkd_news:1.0.0", "path": data_dir})
-    named, _ = load({"source": "tfds:jkd_news", "path": data_dir, "text": "title"})
+    usual, _, _ = load({"source": "tfds:jkd_news:1.0.0", "path": data_dir})
+    named, _, _ = load({"source": "tfds:jkd_news", "path": data_dir, "text": "title"})
     assert usual.texts(np.arange(1))[0].startswith("text") and named.texts(np.arange(1))[0].startswith("title")
     with pytest.raises(UserError, match=r"data\.text: 'body' is not a feature to take \(Text\)\. There are: .*title"):
         load({"source": "tfds:jkd_news", "path": data_dir, "text": "body"})

@@ -9,7 +9,7 @@ from jkd.data.textset import load
 
 
 def test_the_embedded_questions_without_those_that_are_tested() -> None:
-    train, test = load({"source": "trec"})
+    train, test, _ = load({"source": "trec"})
     assert (len(train), len(test)) == (5452 - 11, 500)
     assert train.counts["overlap"] == 11 and train.counts["repeated"] == 76
     assert train.classes == test.classes == ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
@@ -21,7 +21,7 @@ def test_the_embedded_questions_without_those_that_are_tested() -> None:
 
 
 def test_fine_classes_lie_below_the_coarse_ones() -> None:
-    train, test = load({"source": "trec:fine"})
+    train, test, _ = load({"source": "trec:fine"})
     assert len(train.classes) == 50 and train.classes == test.classes
     coarse = load({"source": "trec"})[0]
     names = np.array(train.classes)[train.labels]

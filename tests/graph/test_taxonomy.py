@@ -87,7 +87,7 @@ def test_names_of_great_length_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_the_taxonomy_of_trec_comes_with_the_package() -> None:
-    train, _ = load({"source": "trec:fine", "limit": 10})
+    train, _, _ = load({"source": "trec:fine", "limit": 10})
     found = taxonomy.load("trec", train.classes)
     assert not found.missing and len(found.is_a) == 50 and len(found.concepts) == 6
     above = {train.classes[child]: found.concepts[parent - 50] for child, parent in found.is_a.tolist()}

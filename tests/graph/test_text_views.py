@@ -54,6 +54,13 @@ def test_lexical_edges_have_the_largest_exact_cosines(texts: list[str], k: int) 
         np.testing.assert_allclose(weights[there], np.sort(exact[row])[::-1][: there.sum()], atol=2 / GRID)
 
 
+def test_texts_of_a_script_without_spaces_share_characters() -> None:
+    texts = ["\u6211\u559c\u6b22\u732b", "\u4ed6\u559c\u6b22\u72d7", "\u5929\u6c14\u5f88\u597d", "snow in May"]
+    assert text_views.WORD.findall("Ab1 \u732b\u72d7x_y") == ["Ab1", "\u732b", "\u72d7", "x_y"]
+    found = lexical_view(texts, 1)
+    assert found.ids[:, 0].tolist() == [1, 0, -1, -1]
+
+
 @settings(deadline=None)
 @given(TEXTS, st.integers(1, 4))
 def test_opening_edges_are_a_valid_table(texts: list[str], k: int) -> None:
@@ -113,7 +120,7 @@ def test_texts_without_words_and_empty_pools_have_no_edges() -> None:
 
 
 def test_trec_edges_join_questions_of_one_class() -> None:
-    train, _ = load({"source": "trec", "limit": 1000})
+    train, _, _ = load({"source": "trec", "limit": 1000})
     texts = train.texts(np.arange(len(train)))
     chance = float(((np.bincount(train.labels) / len(train)) ** 2).sum())
     for view in (lexical_view, opening_view):
