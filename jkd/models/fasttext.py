@@ -22,21 +22,21 @@ class FastText(nn.Module):
       classes: number of logits.
       width: width of the table.
       buckets: rows of the table.
-      vocab: tokens there are; 0 = any number.
       ngrams: longest n-gram.
       hidden: units of the hidden layer; 0 = none.
       dropout: of the mean and of the hidden layer.
+      vocab: tokens there are; 0 = any number.
     """
 
     classes: int
     width: int = 28
     buckets: int = 8192
-    vocab: int = 0
     ngrams: int = 3
     hidden: int = 64
     dropout: float = 0.0
     pad: int = 0
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    vocab: int = 0
 
     @nn.compact
     def __call__(

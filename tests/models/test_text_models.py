@@ -21,7 +21,7 @@ def test_each_name_builds_its_module_of_the_tokenizers_vocabulary():
     expected = {
         "bert": bert,
         "bigru": BiGru(5, 90, 16, 2, 4, "mean", 0.1, pad=1, dtype=half),
-        "fasttext": FastText(5, 16, 64, 2, 8, 0.1, pad=1, dtype=half),
+        "fasttext": FastText(5, 16, 64, 2, 8, 0.1, pad=1, dtype=half, vocab=90),
     }
     assert set(expected) == set(TEXT_MODELS)
     for name, module in expected.items():
